@@ -1,0 +1,1 @@
+"""polyrank: multilingual, long-context reranking on your own machine."""

@@ -1,0 +1,242 @@
+"""(query, text) -> Encoding: template, truncation policy, report of what was cut.
+
+The only door to `tokenizers`. Knows no network and no batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from polyrank.errors import CheckpointError, InputError, TooLongError
+from polyrank.values import Document, Encoding
+
+__all__ = ["OnOverflow", "PairTokenizer", "Template", "Truncation", "document_text"]
+
+OnOverflow = Literal["truncate", "error"]
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Special tokens around a pair: `prefix query middle text suffix`."""
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    text_is_type_1: bool
+    """Whether the text and the suffix have token type 1 (BERT); else all types are 0."""
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Truncation:
+    """What happens to a pair over the limit. All counts are in tokens."""
+
+    max_length: int
+    """Limit of a pair, special tokens included."""
+    max_query_tokens: int | None = None
+    """What a query keeps whatever the text's length; None: half of `max_length`."""
+    on_overflow: OnOverflow = "truncate"
+
+    def __post_init__(self) -> None:
+        if self.on_overflow not in ("truncate", "error"):
+            raise InputError(
+                f'expected on_overflow to be "truncate" or "error", got {self.on_overflow!r}'
+            )
+        if self.max_query_tokens is not None and self.max_query_tokens < 1:
+            raise InputError(
+                f"expected max_query_tokens of at least 1, got {self.max_query_tokens}"
+            )
+
+    def fit(self, query: int, text: int, special: int) -> tuple[int, int]:
+        """Tokens of query and text that are kept; both whole where they fit together.
+
+        Otherwise the text is cut, down to what the query leaves; a query longer than
+        `max_query_tokens` is cut too, but never shorter than the room beside the text.
+        """
+        room = self.max_length - special
+        if query + text <= room:
+            return query, text
+        guaranteed = self.max_query_tokens
+        guaranteed = self.max_length // 2 if guaranteed is None else guaranteed
+        kept_query = min(query, max(min(guaranteed, room), room - text))
+        return kept_query, min(text, room - kept_query)
+
+
+class PairTokenizer:
+    """A checkpoint's own tokenizer and pair template. Safe to use from many threads."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int | None, where: str) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.max_length = max_length
+        """Limit that the tokenizer's own files state, in tokens; None: they state none."""
+        self.template = _find_template(tokenizer, where)
+        self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> PairTokenizer:
+        """Read tokenizer.json. Raises CheckpointError where it is missing or has no template."""
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            raise CheckpointError(
+                f"expected a tokenizer.json in {folder}; with transformers installed, "
+                f"AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r}) writes one"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
+        return cls(tokenizer, max_length=_stated_limit(folder), where=str(path))
+
+    def tokenize(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, without special tokens; one batched call for all."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(e.ids, np.int32) for e in encoded]
+
+    def assemble(
+        self, query: Ids, text: Ids, truncation: Truncation, *, where: str = "pair"
+    ) -> Encoding:
+        """Put a tokenised pair into the template, cut to fit.
+
+        Raises TooLongError where `truncation` forbids cutting, naming `where`.
+        """
+        t = self.template
+        kept_query, kept_text = truncation.fit(len(query), len(text), len(t))
+        given = len(query) + len(text) + len(t)
+        if truncation.on_overflow == "error" and given > truncation.max_length:
+            raise TooLongError(
+                f"expected at most {truncation.max_length} tokens per pair, got {given} at "
+                f'{where}; shorten it, raise max_length, or pass on_overflow="truncate"'
+            )
+        split = len(t.prefix) + kept_query + len(t.middle)
+        ids = np.concatenate(
+            [t.prefix, query[:kept_query], t.middle, text[:kept_text], t.suffix], dtype=np.int32
+        )
+        return Encoding(
+            ids=ids,
+            type_split=split if t.text_is_type_1 else len(ids),
+            tokens_given=given,
+            query_cut=len(query) - kept_query,
+            text_cut=len(text) - kept_text,
+        )
+
+    def encode(
+        self,
+        query: str,
+        texts: Sequence[str],
+        truncation: Truncation,
+        *,
+        where: str = "documents",
+    ) -> list[Encoding]:
+        """Encode one query with each text. `where` names the texts in errors."""
+        check_text(query, "query")
+        for i, text in enumerate(texts):
+            check_text(text, f"{where}[{i}]")
+        query_ids, *text_ids = self.tokenize([query, *texts])
+        return [
+            self.assemble(query_ids, ids, truncation, where=f"{where}[{i}]")
+            for i, ids in enumerate(text_ids)
+        ]
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], truncation: Truncation, *, where: str = "pairs"
+    ) -> list[Encoding]:
+        """Encode pairs; a text that occurs more than once is tokenised once."""
+        position: dict[str, int] = {}
+        for i, (query, text) in enumerate(pairs):
+            check_text(query, f"the query of {where}[{i}]")
+            check_text(text, f"the text of {where}[{i}]")
+            position.setdefault(query, len(position))
+            position.setdefault(text, len(position))
+        ids = self.tokenize(list(position))
+        return [
+            self.assemble(ids[position[q]], ids[position[t]], truncation, where=f"{where}[{i}]")
+            for i, (q, t) in enumerate(pairs)
+        ]
+
+
+def document_text(document: Document, where: str) -> str:
+    """What the network reads of a document: its title, where it has one, a space, its text."""
+    if isinstance(document, str):
+        return document
+    if not isinstance(document, Mapping):
+        raise InputError(
+            f"expected a string or a mapping with `text`, got {type(document).__name__} at {where}"
+        )
+    if "text" not in document:
+        keys = ", ".join(map(str, document)) or "none"
+        raise InputError(f"expected the field `text` in {where}, found the fields {keys}")
+    text, title = document["text"], document.get("title")
+    check_text(text, f"{where}['text']")
+    if title is None or title == "":
+        return str(text)
+    check_text(title, f"{where}['title']")
+    return f"{title} {text}"
+
+
+def check_text(text: object, where: str) -> None:
+    """Raise InputError unless `text` is a string that can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise InputError(f"expected a string, got {type(text).__name__} at {where}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"expected valid Unicode, got a lone surrogate {text[error.start]!r} at character "
+            f"{error.start} of {where}; decode its source with errors='replace'"
+        ) from None
+
+
+def _find_template(tokenizer: Tokenizer, where: str) -> Template:
+    """Ask the tokenizer to post-process a probe, and see what it puts around the two texts."""
+    candidates = (tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size()))
+    for probe in itertools.chain(["a"], candidates):
+        alone = tokenizer.encode(probe, add_special_tokens=False)
+        if alone.ids and not any(alone.special_tokens_mask):
+            break
+    else:
+        raise CheckpointError(f"expected a vocabulary with at least one ordinary token in {where}")
+    n = len(alone.ids)
+    pair = tokenizer.encode(probe, probe)
+    sides = pair.sequence_ids
+    if sides.count(0) != n or sides.count(1) != n:
+        raise CheckpointError(f"expected a tokenizer that keeps the text of a pair in {where}")
+    first, second = sides.index(0), sides.index(1)
+    end_first, end_second = first + n, second + n
+    types = pair.type_ids
+    template = Template(
+        prefix=tuple(pair.ids[:first]),
+        middle=tuple(pair.ids[end_first:second]),
+        suffix=tuple(pair.ids[end_second:]),
+        text_is_type_1=types[second] == 1,
+    )
+    if not template.prefix or not template.middle or first > second:
+        raise CheckpointError(
+            f"expected a pair template `<cls> query <sep> text <sep>` in the post_processor of "
+            f"{where}, found {pair.ids} for a probe; this tokenizer is not a cross-encoder's"
+        )
+    return template
+
+
+def _stated_limit(folder: Path) -> int | None:
+    path = folder / "tokenizer_config.json"
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+    except (OSError, ValueError, AttributeError):
+        return None
+    # transformers writes 1e30 for "no limit".
+    return int(stated) if isinstance(stated, (int, float)) and 0 < stated < 1e9 else None

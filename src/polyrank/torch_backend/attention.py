@@ -1,0 +1,181 @@
+"""Attention over packed pairs: one function picks the kernel. Knows no weights.
+
+T packed tokens, S pairs, H heads, K head width, L longest pair of a group, G pairs of a group
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from polyrank.batching import groups_of_like_length
+
+__all__ = ["Layout", "attend"]
+
+# Share of padding accepted to run pairs of like length as one kernel call. Above this length a
+# call is long enough to go alone, and its mask would be large.
+_MAX_WASTE = 0.15
+_MAX_MASKED_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Pairs that run in one scaled-dot-product call, padded to the longest."""
+
+    index: torch.Tensor | slice
+    """[G * L] token of each padded place (the pair's first token where padded), or a range."""
+    size: int
+    """G"""
+    mask: torch.Tensor | None
+    """[G, 1, 1, L] 0 where a token is, -inf where padded; None: equal lengths."""
+    valid: torch.Tensor | None
+    """[tokens] places of `index` that hold a token; None: all."""
+    pairs: torch.Tensor
+    """[G] the pairs, by their place in the batch"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pairs of one batch lie, prepared once and used by every layer."""
+
+    cu_lengths: torch.Tensor
+    """[S + 1] int32 on the device"""
+    first: torch.Tensor
+    """[S] index of each pair's first token"""
+    positions: torch.Tensor
+    """[T] position of each token in its pair"""
+    max_length: int
+    varlen: bool
+    """Whether the variable-length CUDA kernel runs; else groups"""
+    groups: tuple[_Group, ...] = ()
+    restore: torch.Tensor | None = None
+    """[T] order that puts the groups' tokens back; None: they are in order"""
+    restore_pairs: torch.Tensor | None = None
+    """[S] the same for one token a pair"""
+
+    @staticmethod
+    def of(cu_lengths: np.ndarray, device: torch.device, dtype: torch.dtype) -> Layout:
+        """Prepare a batch's layout. `cu_lengths`: [S + 1] integers."""
+        lengths = np.diff(cu_lengths)
+        starts = cu_lengths[:-1]
+        positions = np.arange(cu_lengths[-1]) - np.repeat(starts, lengths)
+        varlen = _varlen_kernel(device, dtype) is not None
+        common = {
+            "cu_lengths": torch.as_tensor(cu_lengths, dtype=torch.int32, device=device),
+            "first": torch.as_tensor(starts, dtype=torch.long, device=device),
+            "positions": torch.as_tensor(positions, dtype=torch.long, device=device),
+            "max_length": int(lengths.max()),
+            "varlen": varlen,
+        }
+        if varlen:
+            return Layout(**common)
+        groups, token_order, pair_order = _plan_groups(starts, lengths, device, dtype)
+        return Layout(
+            **common,
+            groups=groups,
+            restore=_inverse(token_order, device),
+            restore_pairs=_inverse(pair_order, device),
+        )
+
+
+def attend(
+    q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, at: Layout
+) -> torch.Tensor:
+    """softmax(q k / sqrt(K)) v within each pair, every token seeing its whole pair.
+
+    q is [T, H, K], or [S, H, K] for the first token of each pair alone; k and v are [T, H, K].
+    Returns q's shape. No L x L matrix is held for pairs above 512 tokens.
+    """
+    first_only = q_THK.shape[0] != k_THK.shape[0]
+    if at.varlen:
+        kernel = _varlen_kernel(q_THK.device, q_THK.dtype)
+        assert kernel is not None
+        if first_only:
+            cu_q = torch.arange(len(at.cu_lengths), dtype=torch.int32, device=q_THK.device)
+            return kernel(q_THK, k_THK, v_THK, cu_q, at.cu_lengths, 1, at.max_length)
+        L = at.max_length
+        return kernel(q_THK, k_THK, v_THK, at.cu_lengths, at.cu_lengths, L, L)
+    # A batch with one token in every pair has T == S: both readings agree there.
+    outputs = []
+    for group in at.groups:
+        k, v = (_heads(x[group.index], group.size) for x in (k_THK, v_THK))
+        q = _heads(q_THK[group.pairs if first_only else group.index], group.size)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
+        out = out.transpose(1, 2).flatten(0, 1)
+        outputs.append(out if first_only or group.valid is None else out[group.valid])
+    packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    restore = at.restore_pairs if first_only else at.restore
+    return packed if restore is None else packed[restore]
+
+
+def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """[G * L, H, K] -> [G, H, L, K]"""
+    return x.unflatten(0, (groups, -1)).transpose(1, 2)
+
+
+def _plan_groups(
+    starts: np.ndarray, lengths: np.ndarray, device: torch.device, dtype: torch.dtype
+) -> tuple[tuple[_Group, ...], np.ndarray, np.ndarray]:
+    groups, token_order, pair_order = [], [], []
+    waste = _MAX_WASTE if lengths.max() <= _MAX_MASKED_LENGTH else 0.0
+    for pairs in groups_of_like_length(lengths.tolist(), waste):
+        pairs.sort()
+        L = int(lengths[pairs].max())
+        places = np.arange(L)
+        inside = places < lengths[pairs][:, None]
+        index = starts[pairs][:, None] + np.where(inside, places, 0)
+        token_order.append(index[inside])
+        pair_order.append(pairs)
+        equal = bool(inside.all())
+        in_a_row = equal and bool((np.diff(index.ravel()) == 1).all())
+        mask = valid = None
+        if not equal:
+            hidden = torch.as_tensor(~inside, device=device)[:, None, None, :]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+            mask = mask.masked_fill(hidden, float("-inf"))
+            valid = torch.as_tensor(np.flatnonzero(inside), device=device)
+        groups.append(
+            _Group(
+                index=slice(int(index[0, 0]), int(index[-1, -1]) + 1)
+                if in_a_row
+                else torch.as_tensor(index.ravel(), dtype=torch.long, device=device),
+                size=len(pairs),
+                mask=mask,
+                valid=valid,
+                pairs=torch.as_tensor(pairs, dtype=torch.long, device=device),
+            )
+        )
+    return tuple(groups), np.concatenate(token_order), np.concatenate(pair_order)
+
+
+def _inverse(order: np.ndarray, device: torch.device) -> torch.Tensor | None:
+    if bool((np.diff(order) == 1).all()):
+        return None
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.arange(len(order))
+    return torch.as_tensor(inverse, device=device)
+
+
+@cache
+def _varlen_kernel(device: torch.device, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+    """A CUDA kernel (q, k, v, cu_q, cu_k, max_q, max_k) -> out, or None where none runs."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+
+        return varlen_attn
+    except ImportError:
+        pass
+    try:
+        from flash_attn import flash_attn_varlen_func
+
+        return flash_attn_varlen_func
+    except ImportError:
+        return None

@@ -1,0 +1,222 @@
+"""The whole network, for the gte, bert and xlm-roberta families, on packed tokens.
+
+No padding token is ever computed in a linear layer, and the last layer computes keys and values
+for all tokens but everything else for the first token of each pair alone: exact, since the head
+reads nothing else.
+
+T packed tokens, S pairs, D width, F intermediate width, H heads, K head width
+
+Architecture: mGTE, arXiv 2407.19669, section 2.1 (post-LN encoder, RoPE, gated MLP); BERT,
+arXiv 1810.04805; XLM-RoBERTa, arXiv 1911.02116.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from polyrank.checkpoint import Array, Checkpoint, canonical_shapes
+from polyrank.config import EncoderConfig
+from polyrank.torch_backend.attention import Layout, attend
+
+__all__ = ["CrossEncoder"]
+
+
+class CrossEncoder(nn.Module):
+    """Encoder and head. Parameter names are the canonical ones of `polyrank.checkpoint`."""
+
+    def __init__(self, config: EncoderConfig, *, with_head: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.head = _Head(config) if with_head else None
+        self.checkpoint_layers = False
+        """Recompute each layer in the backward pass instead of keeping its activations."""
+
+    def forward(self, ids_T: torch.Tensor, types_T: torch.Tensor, at: Layout) -> torch.Tensor:
+        """[S] raw logits, fp32."""
+        assert self.head is not None, "an encoder without a head has no logits"
+        x_TD, rope = self._embed(ids_T, types_T, at)
+        for layer in self.layers[:-1]:
+            x_TD = self._run(layer, x_TD, rope, at, False)
+        cls_SD = self._run(self.layers[-1], x_TD, rope, at, True)
+        return self.head(cls_SD)
+
+    def hidden_states(
+        self, ids_T: torch.Tensor, types_T: torch.Tensor, at: Layout
+    ) -> list[torch.Tensor]:
+        """[T, D] after the embeddings and after each layer, all tokens: num_layers + 1 of them."""
+        x_TD, rope = self._embed(ids_T, types_T, at)
+        states = [x_TD]
+        for layer in self.layers:
+            states.append(self._run(layer, states[-1], rope, at, False))
+        return states
+
+    def _embed(self, ids_T, types_T, at):  # type: ignore[no-untyped-def]
+        x_TD = self.embeddings(ids_T, types_T, at.positions)
+        return x_TD, _rope_tables(self.config, at.positions, x_TD.dtype)
+
+    def _run(self, layer, x_TD, rope, at, first_only):  # type: ignore[no-untyped-def]
+        if self.checkpoint_layers and self.training:
+            from torch.utils.checkpoint import checkpoint
+
+            return checkpoint(layer, x_TD, rope, at, first_only, use_reentrant=False)
+        return layer(x_TD, rope, at, first_only)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        table_as_stored: bool = False,
+    ) -> CrossEncoder:
+        """Build the network around a checkpoint's arrays.
+
+        An array of the right dtype on the CPU is shared with the mapped file, not copied. With
+        `table_as_stored` the word embeddings keep the file's dtype and stay in the file; rows
+        are widened as they are read.
+        """
+        with torch.device("meta"):
+            model = cls(checkpoint.config, with_head=checkpoint.has_head)
+        state = {}
+        for name, array in checkpoint.arrays.items():
+            tensor = _as_tensor(array)
+            if not (table_as_stored and name == "embeddings.word.weight"):
+                # The head is small and decides the score: it stays fp32.
+                tensor = tensor.to(torch.float32 if name.startswith("head.") else dtype)
+            state[name] = tensor.to(device)
+        model.load_state_dict(state, assign=True)
+        return model
+
+    def arrays(self) -> Mapping[str, Array]:
+        """The parameters by canonical name, ready to be saved. fp32; bf16 and fp16 as they are."""
+        arrays = {}
+        for name, tensor in self.state_dict().items():
+            value = tensor.detach().cpu().contiguous()
+            bf16 = value.dtype == torch.bfloat16
+            arrays[name] = Array((value.view(torch.uint16) if bf16 else value).numpy(), bf16)
+        return arrays
+
+    @classmethod
+    def random(cls, config: EncoderConfig, *, seed: int = 0, std: float = 0.02) -> CrossEncoder:
+        """A network with normal random weights, for tests and benchmarks of speed."""
+        generator = torch.Generator().manual_seed(seed)
+        model = cls(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.normal_(0.0, std, generator=generator)
+                if name.endswith("norm.weight"):
+                    parameter.add_(1.0)
+        return model
+
+
+def _as_tensor(array: Array) -> torch.Tensor:
+    tensor = torch.from_numpy(array.data)
+    return tensor.view(torch.bfloat16) if array.bf16 else tensor
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        shapes = canonical_shapes(config)
+        self.position_offset = config.position_offset
+        self.word = nn.Embedding(*shapes["embeddings.word.weight"])
+        self.position = _table(shapes.get("embeddings.position.weight"))
+        self.token_type = _table(shapes.get("embeddings.token_type.weight"))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, ids_T: torch.Tensor, types_T: torch.Tensor, positions_T: torch.Tensor
+    ) -> torch.Tensor:
+        x_TD = self.word(ids_T).to(self.norm.weight.dtype)
+        if self.token_type is not None:
+            x_TD = x_TD + self.token_type(types_T)
+        if self.position is not None:
+            x_TD = x_TD + self.position(positions_T + self.position_offset)
+        return self.dropout(self.norm(x_TD))
+
+
+def _table(shape: tuple[int, ...] | None) -> nn.Embedding | None:
+    return None if shape is None else nn.Embedding(*shape)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        D, F_ = config.hidden_size, config.intermediate_size
+        self.heads = config.num_heads
+        self.activation = config.activation
+        self.gated = config.gated
+        self.qkv = nn.Linear(D, 3 * D)
+        self.attn_out = nn.Linear(D, D)
+        self.attn_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.mlp_in = nn.Linear(D, 2 * F_ if config.gated else F_, bias=not config.gated)
+        self.mlp_out = nn.Linear(F_, D)
+        self.mlp_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_TD, rope, at, first_only):  # type: ignore[no-untyped-def]
+        """[T, D], or [S, D] of each pair's first token with `first_only`."""
+        D = x_TD.shape[-1]
+        if first_only:
+            w, b = self.qkv.weight, self.qkv.bias
+            kv = F.linear(x_TD, w[D:], b[D:]).unflatten(-1, (2, self.heads, -1))
+            k, v = kv.unbind(-3)
+            x_TD = x_TD[at.first]
+            q = F.linear(x_TD, w[:D], b[:D]).unflatten(-1, (self.heads, -1))
+        else:
+            q, k, v = self.qkv(x_TD).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        if rope is not None:
+            k = _rotate(k, *rope)
+            # A pair's first token is at position 0, where RoPE turns nothing.
+            q = q if first_only else _rotate(q, *rope)
+        a_TD = self.attn_out(attend(q, k, v, at).flatten(-2))
+        x_TD = self.attn_norm(x_TD + self.dropout(a_TD))
+        h_TF = self.mlp_in(x_TD)
+        if self.gated:
+            up_TF, gate_TF = h_TF.chunk(2, dim=-1)
+            h_TF = self._activate(gate_TF) * up_TF
+        else:
+            h_TF = self._activate(h_TF)
+        return self.mlp_norm(x_TD + self.dropout(self.mlp_out(h_TF)))
+
+    def _activate(self, x: torch.Tensor) -> torch.Tensor:
+        if self.activation == "relu":
+            return F.relu(x)
+        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+
+
+class _Head(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, cls_SD: torch.Tensor) -> torch.Tensor:
+        pooled_SD = torch.tanh(self.dense(cls_SD.to(self.dense.weight.dtype)))
+        return self.out(pooled_SD).squeeze(-1).float()
+
+
+def _rope_tables(
+    config: EncoderConfig, positions_T: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """[T, 1, K] cosines and sines. Angles in fp32: positions reach 8,192."""
+    if config.rope_theta is None:
+        return None
+    inv_freq = torch.tensor(config.inv_freq(), dtype=torch.float32, device=positions_T.device)
+    angles = positions_T.float()[:, None] * inv_freq
+    angles = torch.cat((angles, angles), dim=-1)[:, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(x_THK: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """RoPE in the rotate-half layout (arXiv 2104.09864)."""
+    left, right = x_THK.chunk(2, dim=-1)
+    return x_THK * cos + torch.cat((-right, left), dim=-1) * sin
