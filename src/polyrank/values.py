@@ -87,6 +87,8 @@ class Backend(Protocol):
 
     name: str
     """Engine, device and dtype, as people read it: `torch cpu fp32`."""
+    max_batch_tokens: int
+    """Tokens of one forward pass that run fastest here."""
 
     def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
         """[S] raw logits in batch order. Called from one thread at a time."""

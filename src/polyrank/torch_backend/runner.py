@@ -34,6 +34,7 @@ class TorchBackend:
         chosen = choose_dtype(dtype, self._device)
         self._dtype = _DTYPES[chosen]
         self.name = f"torch {self._device.type} {chosen}"
+        self.max_batch_tokens = 2048 if self._device.type == "cpu" else 16384
         if self._device.type == "cpu":
             limit = threads or available_cpus()
             if threads is not None or limit < torch.get_num_threads():

@@ -1,0 +1,86 @@
+"""Which pairs go into the next forward pass. No thread, no clock, no tensor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from polyrank.errors import QueueFullError
+
+__all__ = ["Scheduler"]
+
+Job = tuple[int, int]
+"""(request, index of the pair in it)"""
+
+
+class Scheduler:
+    """A queue of requests, each a list of pairs known by their lengths in tokens.
+
+    A request is admitted whole or not at all. Every batch is shared among the requests that
+    wait: each gets an equal part of the token budget, so that a small one is done within a few
+    batches whatever else is queued. Within a request the longest pairs come first, which keeps
+    the lengths in a batch alike.
+    """
+
+    def __init__(self, *, max_batch_tokens: int, max_queue_tokens: int | None = None) -> None:
+        self.max_batch_tokens = max_batch_tokens
+        self.max_queue_tokens = max_queue_tokens
+        """Tokens that may wait; None: no limit. An empty queue admits a request of any size."""
+        self.queued_tokens = 0
+        self.queued_pairs = 0
+        self._waiting: dict[int, deque[tuple[int, int]]] = {}  # request -> (length, index)...
+        self._turns: deque[int] = deque()
+
+    def admit(self, request: int, lengths: Sequence[int]) -> None:
+        """Queue all pairs of a new request. Raises QueueFullError, and then queues none."""
+        tokens = sum(lengths)
+        limit = self.max_queue_tokens
+        if limit is not None and self.queued_tokens and self.queued_tokens + tokens > limit:
+            raise QueueFullError(
+                f"expected at most {limit} tokens in the queue, got {tokens} more on top of "
+                f"{self.queued_tokens}; try again later"
+            )
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        if order:
+            self._waiting[request] = deque((lengths[i], i) for i in order)
+            self._turns.append(request)
+        self.queued_tokens += tokens
+        self.queued_pairs += len(lengths)
+
+    def next_batch(self) -> list[Job]:
+        """Take the next batch's pairs from the queue; empty when nothing waits."""
+        batch: list[Job] = []
+        room = self.max_batch_tokens
+        for place, request in enumerate(self._turns):
+            share = max(room, 0) // (len(self._turns) - place)
+            # The first in turn always gets a pair through, however long; so nobody starves.
+            room -= self._take(request, share, batch, at_least_one=place == 0)
+        for request in self._turns:  # what is left over, in the same order
+            room -= self._take(request, room, batch)
+        self._turns.rotate(-1)
+        for request in [r for r in self._turns if not self._waiting[r]]:
+            self._turns.remove(request)
+            del self._waiting[request]
+        return batch
+
+    def cancel(self, request: int) -> None:
+        """Drop what still waits of a request; unknown and finished ones are no error."""
+        pairs = self._waiting.pop(request, None)
+        if pairs:
+            self.queued_tokens -= sum(length for length, _ in pairs)
+            self.queued_pairs -= len(pairs)
+            self._turns.remove(request)
+
+    def _take(
+        self, request: int, budget: int, batch: list[Job], *, at_least_one: bool = False
+    ) -> int:
+        """Move pairs that fit the budget from a request into the batch; tokens moved."""
+        pairs = self._waiting[request]
+        taken = 0
+        while pairs and (taken + pairs[0][0] <= budget or (at_least_one and not taken)):
+            length, index = pairs.popleft()
+            taken += length
+            batch.append((request, index))
+            self.queued_pairs -= 1
+        self.queued_tokens -= taken
+        return taken

@@ -1,0 +1,133 @@
+"""A model's name -> a folder: embedded, local, or from the hub. The only door to `huggingface_hub`.
+
+Never executes code that comes with a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyrank.errors import ModelNotFoundError
+
+__all__ = ["ALIASES", "ModelFolder", "find_model", "fingerprint"]
+
+EMBEDDED = "polyrank-mini"
+ALIASES = {
+    "gte-multilingual-reranker-base": "Alibaba-NLP/gte-multilingual-reranker-base",
+    "bge-reranker-base": "BAAI/bge-reranker-base",
+    "bge-reranker-v2-m3": "BAAI/bge-reranker-v2-m3",
+    "ms-marco-MiniLM-L6-v2": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "ms-marco-MiniLM-L12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
+    "mmarco-mMiniLMv2-L12-H384-v1": "cross-encoder/mmarco-mMiniLMv2-L12-H384-v1",
+}
+"""Short names of well-known rerankers."""
+
+_FILES = [
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """Where a model's files lie."""
+
+    name: str
+    """As people know it: the hub id, the folder's name, or `polyrank-mini`."""
+    path: Path
+    revision: str | None = None
+    """The hub commit that was loaded; None for local folders."""
+
+
+def find_model(
+    model: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    offline: bool | None = None,
+) -> ModelFolder:
+    """Find a model's folder, downloading it once where it is on the hub.
+
+    `model`: None for the embedded one, a folder, a hub id (`owner/name`) or a short name of
+    `ALIASES`. `offline`: True never opens a connection; None follows `HF_HUB_OFFLINE`.
+    Raises ModelNotFoundError that says what was tried.
+    """
+    if model is None or model == EMBEDDED:
+        return _embedded()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ModelNotFoundError(
+                f"expected no revision for the local folder {path}, got {revision!r}; a folder "
+                "has one state only"
+            )
+        return ModelFolder(name=path.resolve().name, path=path)
+    name = ALIASES.get(str(model), str(model))
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or "\\" in name:
+        raise ModelNotFoundError(
+            f"expected a folder, a hub id like owner/name, or one of {', '.join(ALIASES)}; got "
+            f"{str(model)!r}, which is no folder here"
+        )
+    return _from_hub(name, revision, offline)
+
+
+def _embedded() -> ModelFolder:
+    path = Path(__file__).parent / "embedded" / EMBEDDED
+    if not (path / "config.json").exists():
+        raise ModelNotFoundError(
+            "expected an embedded model, but none is installed with this version of polyrank; "
+            "give one by name or folder: Reranker('Alibaba-NLP/gte-multilingual-reranker-base'), "
+            "or --model on the command line"
+        )
+    return ModelFolder(name=EMBEDDED, path=path)
+
+
+def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFolder:
+    # Imported here: the hub client takes longer to import than all of polyrank.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        path = snapshot_download(
+            name, revision=revision, allow_patterns=_FILES, local_files_only=bool(offline)
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"expected {name}{at} in the hub's cache on this machine, found none, and the hub was "
+            "not asked (offline) or did not answer; connect once, or copy the model's folder "
+            "here and give its path"
+        ) from error
+    except (HFValidationError, OSError) as error:  # every error of the hub client is an OSError
+        raise ModelNotFoundError(
+            f"expected {name}{at} on the hub: {error}; check the name and revision, and for a "
+            "private model log in with `hf auth login`"
+        ) from error
+    if not (Path(path) / "config.json").exists():
+        raise ModelNotFoundError(
+            f"expected the files of {name}{at} in {path}, but its config.json is not in the cache; "
+            "connect once to complete the download"
+        )
+    return ModelFolder(name=name, path=Path(path), revision=Path(path).name)
+
+
+def fingerprint(path: Path) -> str:
+    """A short hash of what decides a model's scores: its config, weights and tokenizer.
+
+    Files are read in full: 0.3 s for the official weights.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,336 @@
+"""Reranker: text in, Ranking out. Where a logit becomes a score, and where pairs are sorted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from polyrank.checkpoint import Checkpoint, load_checkpoint
+from polyrank.engine import Engine, Health
+from polyrank.errors import BackendError, CheckpointError, InputError, MissingDependencyError
+from polyrank.models import find_model
+from polyrank.tokenization import (
+    OnOverflow,
+    PairTokenizer,
+    Truncation,
+    check_text,
+    document_text,
+)
+from polyrank.values import Backend, Document, Encoding, Pair, Ranked, Ranking
+
+__all__ = ["Reranker"]
+
+_PROGRESS_FROM = 200  # pairs; fewer are done before a bar is worth drawing
+
+
+class Reranker:
+    """A cross-encoder that scores (query, document) pairs and ranks documents.
+
+    Safe to use from many threads: their pairs share batches. A pair's score does not depend on
+    what else is scored with it.
+
+    Args:
+        model: None for the embedded model, a folder, a hub id or a short name.
+        revision: branch, tag or commit of a hub model.
+        backend: "auto" or "torch".
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto" (fp32 on CPUs, fp16 on GPUs), "fp32", "bf16" or "fp16".
+        max_length: limit of a pair in tokens, special tokens included; None: the model's own.
+        offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
+        max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
+        on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the
+            result; "error" raises TooLongError.
+        max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
+        threads: CPU threads of the backend; None: what affinity and the container allow.
+
+    Raises:
+        ModelNotFoundError, CheckpointError, BackendError: the model cannot be used; the
+            message says why and what to do.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        backend: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        max_length: int | None = None,
+        offline: bool | None = None,
+        max_query_tokens: int | None = None,
+        on_overflow: OnOverflow = "truncate",
+        max_batch_tokens: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        folder = find_model(model, revision=revision, offline=offline)
+        checkpoint = load_checkpoint(folder.path)
+        self._tokenizer = PairTokenizer.from_folder(folder.path)
+        if self._tokenizer.vocab_size > checkpoint.config.vocab_size:
+            raise CheckpointError(
+                f"expected a tokenizer of at most {checkpoint.config.vocab_size} tokens, the rows "
+                f"of the embedding table, got {self._tokenizer.vocab_size} in {folder.path}; the "
+                "tokenizer belongs to another model"
+            )
+        self.name = folder.name
+        """The model's name: hub id, folder name or `polyrank-mini`."""
+        self.revision = folder.revision
+        """The hub commit in use; None for local folders."""
+        self._truncation = Truncation(
+            max_length=_limit(max_length, checkpoint, self._tokenizer),
+            max_query_tokens=max_query_tokens,
+            on_overflow=on_overflow,
+        )
+        opened = _open_backend(checkpoint, backend, device, dtype, threads)
+        self.backend_name = opened.name
+        """Engine, device and dtype that run: `torch cpu fp32`."""
+        self._engine = Engine(
+            opened, max_batch_tokens=max_batch_tokens or opened.max_batch_tokens
+        ).start()
+        self._finalize = weakref.finalize(self, _shut_down, self._engine, opened)
+
+    @property
+    def max_length(self) -> int:
+        """Limit of a pair in tokens, special tokens included."""
+        return self._truncation.max_length
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        *,
+        top_n: int | None = None,
+        threshold: float | None = None,
+        show_progress: bool | None = None,
+    ) -> Ranking:
+        """Rank documents by their relevance to a query, best first; ties keep input order.
+
+        Args:
+            query: a text that is not blank.
+            documents: strings, or mappings with `text` and optionally `title`, `id` and fields
+                that pass through. None of them: an empty ranking.
+            top_n: how many of the best to return, at least 1; None: all.
+            threshold: least score to return, in [0, 1]; None: all.
+            show_progress: None: on a terminal only, and only for long work.
+
+        >>> with Reranker(model) as reranker:
+        ...     best = reranker.rank("w1 w2", ["w3", "w1 w2 w4"], top_n=1)[0]
+        """
+        return self.rank_many(
+            [(query, documents)], top_n=top_n, threshold=threshold, show_progress=show_progress
+        )[0]
+
+    def rank_many(
+        self,
+        requests: Iterable[tuple[str, Iterable[Document]]],
+        *,
+        top_n: int | None = None,
+        threshold: float | None = None,
+        show_progress: bool | None = None,
+    ) -> list[Ranking]:
+        """Rank several queries' documents in one go; their pairs share batches.
+
+        `requests` are (query, documents); the options are those of `rank` and hold for each.
+        """
+        _check_cut(top_n, threshold)
+        queries: list[tuple[str, list[Document]]] = []
+        encodings: list[Encoding] = []
+        for n, (query, given) in enumerate(requests):
+            check_text(query, f"the query of request {n}")
+            if not query.strip():
+                raise InputError(f"expected a query, got a blank one in request {n}")
+            documents = _check_documents(given)
+            texts = [document_text(d, f"documents[{i}]") for i, d in enumerate(documents)]
+            encodings += self._tokenizer.encode(query, texts, self._truncation)
+            queries.append((query, documents))
+        logits = self._run(encodings, show_progress)
+        rankings, start = [], 0
+        for query, documents in queries:
+            part = slice(start, start + len(documents))
+            ranking = _rank(query, documents, encodings[part], logits[part])
+            rankings.append(_cut(ranking, top_n, threshold))
+            start += len(documents)
+        return rankings
+
+    def logits(
+        self, pairs: Iterable[Pair], *, show_progress: bool | None = None
+    ) -> npt.NDArray[np.float32]:
+        """[N] raw logits of (query, document) pairs in input order; unbounded, compare freely."""
+        return self._run(self.encode(pairs), show_progress)
+
+    def score(
+        self, pairs: Iterable[Pair], *, show_progress: bool | None = None
+    ) -> npt.NDArray[np.float32]:
+        """[N] scores in [0, 1] of (query, document) pairs in input order.
+
+        The sigmoid of the logits: in fp32 very high and very low ones become equal, so sort by
+        `logits` instead.
+        """
+        return _sigmoid(self.logits(pairs, show_progress=show_progress)).astype(np.float32)
+
+    def encode(self, pairs: Iterable[Pair]) -> list[Encoding]:
+        """Token ids of (query, document) pairs as the network reads them, and what was cut."""
+        texts = []
+        for i, pair in enumerate(pairs):
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise InputError(f"expected (query, document), got {_brief(pair)} at pairs[{i}]")
+            texts.append((pair[0], document_text(pair[1], f"pairs[{i}]")))
+        return self._tokenizer.encode_pairs(texts, self._truncation)
+
+    def submit(
+        self,
+        encodings: Sequence[Encoding],
+        *,
+        on_progress: Callable[[int], None] = lambda pairs: None,
+    ) -> Future[npt.NDArray[np.float32]]:
+        """Queue encodings; the future gives their [N] logits. Cancelling it frees the queue."""
+        return self._engine.submit(encodings, on_progress=on_progress)
+
+    def health(self) -> Health:
+        """Whether the engine runs, and what waits in its queue."""
+        return self._engine.health()
+
+    def close(self) -> None:
+        """End the worker and give the model's memory back. Repeating is fine."""
+        self._finalize()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Reranker({self.name!r}, {self.backend_name}, max_length={self.max_length})"
+
+    def _run(
+        self, encodings: Sequence[Encoding], show_progress: bool | None
+    ) -> npt.NDArray[np.float32]:
+        with _progress(len(encodings), show_progress) as advance:
+            future = self._engine.submit(encodings, on_progress=advance)
+            try:
+                return future.result()
+            finally:
+                future.cancel()  # without effect unless we were interrupted
+
+
+def _limit(max_length: int | None, checkpoint: Checkpoint, tokenizer: PairTokenizer) -> int:
+    most = checkpoint.config.max_positions
+    if max_length is None:
+        return min(most, tokenizer.max_length or most)
+    least = len(tokenizer.template) + 2
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise InputError(f"expected max_length as an integer, got {max_length!r}")
+    if not least <= max_length <= most:
+        raise InputError(
+            f"expected max_length from {least} to {most} tokens for this model, got {max_length}"
+        )
+    return max_length
+
+
+def _open_backend(
+    checkpoint: Checkpoint, backend: str, device: str, dtype: str, threads: int | None
+) -> Backend:
+    if backend not in ("auto", "torch"):
+        raise BackendError(f'expected backend "auto" or "torch", got {backend!r}')
+    try:
+        from polyrank.torch_backend import TorchBackend
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise MissingDependencyError(
+            'expected PyTorch for this model; install it with: pip install "polyrank[torch]"'
+        ) from error
+    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads)
+
+
+def _shut_down(engine: Engine, backend: Backend) -> None:
+    engine.stop()
+    backend.close()
+
+
+def _check_documents(documents: Iterable[Document]) -> list[Document]:
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"expected a list of documents, got {_brief(documents)}; put a single document in a "
+            "list"
+        )
+    return list(documents)
+
+
+def _check_cut(top_n: int | None, threshold: float | None) -> None:
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+        raise InputError(f"expected top_n as a positive integer or None, got {top_n!r}")
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise InputError(f"expected threshold as a score from 0 to 1 or None, got {threshold!r}")
+
+
+def _rank(
+    query: str,
+    documents: Sequence[Document],
+    encodings: Sequence[Encoding],
+    logits: npt.NDArray[np.float32],
+) -> Ranking:
+    scores = _sigmoid(logits)
+    order = np.argsort(-logits, kind="stable")
+    return Ranking(
+        query,
+        tuple(
+            Ranked(
+                index=int(i),
+                score=float(scores[i]),
+                logit=float(logits[i]),
+                document=documents[i],
+                tokens=len(encodings[i]),
+                tokens_given=encodings[i].tokens_given,
+            )
+            for i in order
+        ),
+    )
+
+
+def _cut(ranking: Ranking, top_n: int | None, threshold: float | None) -> Ranking:
+    kept = ranking.items
+    if threshold is not None:
+        kept = tuple(r for r in kept if r.score >= threshold)
+    return Ranking(ranking.query, kept[:top_n])
+
+
+def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    # fp64, and through tanh, which cannot overflow.
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
+
+
+@contextmanager
+def _progress(total: int, show: bool | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that counts pairs, or nothing."""
+    if show is None:
+        show = total >= _PROGRESS_FROM and sys.stderr.isatty()
+    if not show:
+        yield lambda pairs: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pairs", total=total)
+        yield lambda pairs: bar.advance(task, pairs)
