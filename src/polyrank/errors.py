@@ -5,7 +5,7 @@ PolyrankError
 │   └── TooLongError                     a pair is over the token limit and cutting was not allowed
 ├── ModelError                           a model cannot be used
 │   ├── ModelNotFoundError               no folder, hub repository or embedded model of that name
-│   └── CheckpointError                  files are there, but broken, incomplete or of an unknown kind
+│   └── CheckpointError                  files are broken, incomplete or of an unknown kind
 ├── BackendError (RuntimeError)          a device, dtype or kernel cannot do what was asked
 │   └── MissingDependencyError (ImportError)   an optional package is not installed
 └── EngineError (RuntimeError)           the engine could not answer

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -167,14 +168,10 @@ class Engine:
 
 
 def _finish(request: _Request) -> None:
-    try:
+    with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits
         request.future.set_result(request.logits)
-    except InvalidStateError:
-        pass  # cancelled meanwhile: nobody waits
 
 
 def _fail(request: _Request, error: Exception) -> None:
-    try:
+    with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits
         request.future.set_exception(error)
-    except InvalidStateError:
-        pass  # cancelled meanwhile: nobody waits

@@ -5,12 +5,16 @@ T packed tokens, S pairs, H heads, K head width, L longest pair of a group, G pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from polyrank.batching import groups_of_like_length
 
@@ -20,6 +24,8 @@ __all__ = ["Layout", "attend"]
 # call is long enough to go alone, and its mask would be large.
 _MAX_WASTE = 0.15
 _MAX_MASKED_LENGTH = 512
+
+_Kernel = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,24 +64,23 @@ class Layout:
     """[S] the same for one token a pair"""
 
     @staticmethod
-    def of(cu_lengths: np.ndarray, device: torch.device, dtype: torch.dtype) -> Layout:
+    def of(cu_lengths: npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> Layout:
         """Prepare a batch's layout. `cu_lengths`: [S + 1] integers."""
         lengths = np.diff(cu_lengths)
         starts = cu_lengths[:-1]
         positions = np.arange(cu_lengths[-1]) - np.repeat(starts, lengths)
-        varlen = _varlen_kernel(device, dtype) is not None
-        common = {
-            "cu_lengths": torch.as_tensor(cu_lengths, dtype=torch.int32, device=device),
-            "first": torch.as_tensor(starts, dtype=torch.long, device=device),
-            "positions": torch.as_tensor(positions, dtype=torch.long, device=device),
-            "max_length": int(lengths.max()),
-            "varlen": varlen,
-        }
-        if varlen:
-            return Layout(**common)
+        layout = Layout(
+            cu_lengths=torch.as_tensor(cu_lengths, dtype=torch.int32, device=device),
+            first=torch.as_tensor(starts, dtype=torch.long, device=device),
+            positions=torch.as_tensor(positions, dtype=torch.long, device=device),
+            max_length=int(lengths.max()),
+            varlen=_varlen_kernel(device, dtype) is not None,
+        )
+        if layout.varlen:
+            return layout
         groups, token_order, pair_order = _plan_groups(starts, lengths, device, dtype)
-        return Layout(
-            **common,
+        return replace(
+            layout,
             groups=groups,
             restore=_inverse(token_order, device),
             restore_pairs=_inverse(pair_order, device),
@@ -104,7 +109,7 @@ def attend(
     for group in at.groups:
         k, v = (_heads(x[group.index], group.size) for x in (k_THK, v_THK))
         q = _heads(q_THK[group.pairs if first_only else group.index], group.size)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
         out = out.transpose(1, 2).flatten(0, 1)
         outputs.append(out if first_only or group.valid is None else out[group.valid])
     packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -114,12 +119,12 @@ def attend(
 
 def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
     """[G * L, H, K] -> [G, H, L, K]"""
-    return x.unflatten(0, (groups, -1)).transpose(1, 2)
+    return x.view(groups, -1, *x.shape[1:]).transpose(1, 2)
 
 
 def _plan_groups(
-    starts: np.ndarray, lengths: np.ndarray, device: torch.device, dtype: torch.dtype
-) -> tuple[tuple[_Group, ...], np.ndarray, np.ndarray]:
+    starts: npt.NDArray[Any], lengths: npt.NDArray[Any], device: torch.device, dtype: torch.dtype
+) -> tuple[tuple[_Group, ...], npt.NDArray[Any], npt.NDArray[Any]]:
     groups, token_order, pair_order = [], [], []
     waste = _MAX_WASTE if lengths.max() <= _MAX_MASKED_LENGTH else 0.0
     for pairs in groups_of_like_length(lengths.tolist(), waste):
@@ -152,7 +157,7 @@ def _plan_groups(
     return tuple(groups), np.concatenate(token_order), np.concatenate(pair_order)
 
 
-def _inverse(order: np.ndarray, device: torch.device) -> torch.Tensor | None:
+def _inverse(order: npt.NDArray[Any], device: torch.device) -> torch.Tensor | None:
     if bool((np.diff(order) == 1).all()):
         return None
     inverse = np.empty(len(order), np.int64)
@@ -161,7 +166,7 @@ def _inverse(order: np.ndarray, device: torch.device) -> torch.Tensor | None:
 
 
 @cache
-def _varlen_kernel(device: torch.device, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+def _varlen_kernel(device: torch.device, dtype: torch.dtype) -> _Kernel | None:
     """A CUDA kernel (q, k, v, cu_q, cu_k, max_q, max_k) -> out, or None where none runs."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
@@ -169,13 +174,15 @@ def _varlen_kernel(device: torch.device, dtype: torch.dtype):  # type: ignore[no
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn
-
-        return varlen_attn
     except ImportError:
         pass
+    else:
+        # One split over the keys: the sum's order, and so the score, does not depend on how
+        # long the longest pair of the batch is. PyTorch 2.10 has no such choice.
+        fixed = "num_splits" in inspect.signature(varlen_attn).parameters
+        return cast(_Kernel, partial(varlen_attn, num_splits=1) if fixed else varlen_attn)
     try:
         from flash_attn import flash_attn_varlen_func
-
-        return flash_attn_varlen_func
     except ImportError:
         return None
+    return cast(_Kernel, flash_attn_varlen_func)

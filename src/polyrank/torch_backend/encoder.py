@@ -15,14 +15,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes
 from polyrank.config import EncoderConfig
 from polyrank.torch_backend.attention import Layout, attend
 
 __all__ = ["CrossEncoder"]
+
+_MLP_ROWS = 1024
+
+Rope = tuple[torch.Tensor, torch.Tensor]
+"""[T, 1, K] cosines and sines"""
 
 
 class CrossEncoder(nn.Module):
@@ -44,7 +50,8 @@ class CrossEncoder(nn.Module):
         for layer in self.layers[:-1]:
             x_TD = self._run(layer, x_TD, rope, at, False)
         cls_SD = self._run(self.layers[-1], x_TD, rope, at, True)
-        return self.head(cls_SD)
+        logits_S: torch.Tensor = self.head(cls_SD)
+        return logits_S
 
     def hidden_states(
         self, ids_T: torch.Tensor, types_T: torch.Tensor, at: Layout
@@ -56,16 +63,21 @@ class CrossEncoder(nn.Module):
             states.append(self._run(layer, states[-1], rope, at, False))
         return states
 
-    def _embed(self, ids_T, types_T, at):  # type: ignore[no-untyped-def]
+    def _embed(
+        self, ids_T: torch.Tensor, types_T: torch.Tensor, at: Layout
+    ) -> tuple[torch.Tensor, Rope | None]:
         x_TD = self.embeddings(ids_T, types_T, at.positions)
         return x_TD, _rope_tables(self.config, at.positions, x_TD.dtype)
 
-    def _run(self, layer, x_TD, rope, at, first_only):  # type: ignore[no-untyped-def]
+    def _run(
+        self, layer: nn.Module, x_TD: torch.Tensor, rope: Rope | None, at: Layout, first_only: bool
+    ) -> torch.Tensor:
         if self.checkpoint_layers and self.training:
-            from torch.utils.checkpoint import checkpoint
-
-            return checkpoint(layer, x_TD, rope, at, first_only, use_reentrant=False)
-        return layer(x_TD, rope, at, first_only)
+            out = checkpoint_layer(layer, x_TD, rope, at, first_only, use_reentrant=False)
+        else:
+            out = layer(x_TD, rope, at, first_only)
+        assert isinstance(out, torch.Tensor)
+        return out
 
     @classmethod
     def from_checkpoint(
@@ -74,25 +86,27 @@ class CrossEncoder(nn.Module):
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        table_as_stored: bool = False,
+        frozen: bool = False,
     ) -> CrossEncoder:
         """Build the network around a checkpoint's arrays.
 
-        An array of the right dtype on the CPU is shared with the mapped file, not copied. With
-        `table_as_stored` the word embeddings keep the file's dtype and stay in the file; rows
-        are widened as they are read.
+        `frozen` is for scoring only: no gradients, arrays of the right dtype are shared with the
+        mapped file instead of copied, and the word embeddings stay in the file in its dtype,
+        their rows widened as they are read. Otherwise the parameters are the network's own.
         """
         with torch.device("meta"):
             model = cls(checkpoint.config, with_head=checkpoint.has_head)
         state = {}
         for name, array in checkpoint.arrays.items():
             tensor = _as_tensor(array)
-            if not (table_as_stored and name == "embeddings.word.weight"):
-                # The head is small and decides the score: it stays fp32.
-                tensor = tensor.to(torch.float32 if name.startswith("head.") else dtype)
-            state[name] = tensor.to(device)
+            # The head is small and decides the score: it stays fp32.
+            wanted = torch.float32 if name.startswith("head.") else dtype
+            if frozen and name == "embeddings.word.weight":
+                wanted = tensor.dtype
+            state[name] = tensor.to(device, wanted, copy=not frozen)
         model.load_state_dict(state, assign=True)
-        return model
+        checkpoint.release()
+        return model.requires_grad_(not frozen)
 
     def arrays(self) -> Mapping[str, Array]:
         """The parameters by canonical name, ready to be saved. fp32; bf16 and fp16 as they are."""
@@ -126,7 +140,7 @@ class _Embeddings(nn.Module):
         super().__init__()
         shapes = canonical_shapes(config)
         self.position_offset = config.position_offset
-        self.word = nn.Embedding(*shapes["embeddings.word.weight"])
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = _table(shapes.get("embeddings.position.weight"))
         self.token_type = _table(shapes.get("embeddings.token_type.weight"))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -140,11 +154,12 @@ class _Embeddings(nn.Module):
             x_TD = x_TD + self.token_type(types_T)
         if self.position is not None:
             x_TD = x_TD + self.position(positions_T + self.position_offset)
-        return self.dropout(self.norm(x_TD))
+        out_TD: torch.Tensor = self.dropout(self.norm(x_TD))
+        return out_TD
 
 
 def _table(shape: tuple[int, ...] | None) -> nn.Embedding | None:
-    return None if shape is None else nn.Embedding(*shape)
+    return None if shape is None else nn.Embedding(shape[0], shape[1])
 
 
 class _Layer(nn.Module):
@@ -162,35 +177,45 @@ class _Layer(nn.Module):
         self.mlp_norm = nn.LayerNorm(D, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_TD, rope, at, first_only):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x_TD: torch.Tensor, rope: Rope | None, at: Layout, first_only: bool
+    ) -> torch.Tensor:
         """[T, D], or [S, D] of each pair's first token with `first_only`."""
-        D = x_TD.shape[-1]
+        D, H = x_TD.shape[-1], self.heads
         if first_only:
             w, b = self.qkv.weight, self.qkv.bias
-            kv = F.linear(x_TD, w[D:], b[D:]).unflatten(-1, (2, self.heads, -1))
-            k, v = kv.unbind(-3)
+            k, v = functional.linear(x_TD, w[D:], b[D:]).view(-1, 2, H, D // H).unbind(1)
             x_TD = x_TD[at.first]
-            q = F.linear(x_TD, w[:D], b[:D]).unflatten(-1, (self.heads, -1))
+            q = functional.linear(x_TD, w[:D], b[:D]).view(-1, H, D // H)
         else:
-            q, k, v = self.qkv(x_TD).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+            q, k, v = self.qkv(x_TD).view(-1, 3, H, D // H).unbind(1)
         if rope is not None:
-            k = _rotate(k, *rope)
+            k = _rotate(k, rope)
             # A pair's first token is at position 0, where RoPE turns nothing.
-            q = q if first_only else _rotate(q, *rope)
+            q = q if first_only else _rotate(q, rope)
         a_TD = self.attn_out(attend(q, k, v, at).flatten(-2))
         x_TD = self.attn_norm(x_TD + self.dropout(a_TD))
+        # On the CPU in slices: as fast, and a long batch's [T, 2F] is never held whole.
+        rows = _MLP_ROWS if x_TD.device.type == "cpu" else len(x_TD)
+        parts = [self._mlp(part_TD) for part_TD in torch.split(x_TD, rows)]
+        m_TD = parts[0] if len(parts) == 1 else torch.cat(parts)
+        out_TD: torch.Tensor = self.mlp_norm(x_TD + self.dropout(m_TD))
+        return out_TD
+
+    def _mlp(self, x_TD: torch.Tensor) -> torch.Tensor:
         h_TF = self.mlp_in(x_TD)
         if self.gated:
             up_TF, gate_TF = h_TF.chunk(2, dim=-1)
             h_TF = self._activate(gate_TF) * up_TF
         else:
             h_TF = self._activate(h_TF)
-        return self.mlp_norm(x_TD + self.dropout(self.mlp_out(h_TF)))
+        out_TD: torch.Tensor = self.mlp_out(h_TF)
+        return out_TD
 
     def _activate(self, x: torch.Tensor) -> torch.Tensor:
         if self.activation == "relu":
-            return F.relu(x)
-        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+            return functional.relu(x)
+        return functional.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
 
 class _Head(nn.Module):
@@ -201,13 +226,14 @@ class _Head(nn.Module):
 
     def forward(self, cls_SD: torch.Tensor) -> torch.Tensor:
         pooled_SD = torch.tanh(self.dense(cls_SD.to(self.dense.weight.dtype)))
-        return self.out(pooled_SD).squeeze(-1).float()
+        logits_S: torch.Tensor = self.out(pooled_SD).squeeze(-1).float()
+        return logits_S
 
 
 def _rope_tables(
     config: EncoderConfig, positions_T: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """[T, 1, K] cosines and sines. Angles in fp32: positions reach 8,192."""
+) -> Rope | None:
+    """Cosines and sines, or None without RoPE. Angles in fp32: positions reach 8,192."""
     if config.rope_theta is None:
         return None
     inv_freq = torch.tensor(config.inv_freq(), dtype=torch.float32, device=positions_T.device)
@@ -216,7 +242,8 @@ def _rope_tables(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def _rotate(x_THK: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def _rotate(x_THK: torch.Tensor, rope: Rope) -> torch.Tensor:
     """RoPE in the rotate-half layout (arXiv 2104.09864)."""
+    cos, sin = rope
     left, right = x_THK.chunk(2, dim=-1)
     return x_THK * cos + torch.cat((-right, left), dim=-1) * sin

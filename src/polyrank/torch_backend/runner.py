@@ -43,11 +43,9 @@ class TorchBackend:
             checkpoint,
             device=self._device,
             dtype=self._dtype,
-            table_as_stored=True,
+            frozen=True,
         ).eval()
-        self._config = checkpoint.config
-        self._model = model.requires_grad_(False)
-        self._forward = torch.compile(model, dynamic=True) if compile else model
+        self._model = torch.compile(model, dynamic=True) if compile else model
 
     def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
         """[S] raw logits of a packed batch."""
@@ -56,7 +54,7 @@ class TorchBackend:
         try:
             with torch.inference_mode():
                 at = Layout.of(batch.cu_lengths, self._device, self._dtype)
-                logits_S: npt.NDArray[np.float32] = self._forward(ids_T, types_T, at).cpu().numpy()
+                logits_S: npt.NDArray[np.float32] = self._model(ids_T, types_T, at).cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"{self.name} ran out of memory on a batch of {len(batch.ids)} tokens in "
@@ -67,7 +65,7 @@ class TorchBackend:
 
     def close(self) -> None:
         """Drop the network; its memory goes back with it."""
-        del self._model, self._forward
+        del self._model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

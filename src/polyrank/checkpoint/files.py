@@ -1,0 +1,123 @@
+"""Files of a checkpoint, mapped into memory. Knows no weight's meaning."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from polyrank.checkpoint.layouts import BUFFERS
+from polyrank.errors import CheckpointError
+
+__all__ = ["Array", "map_files", "read_json", "some"]
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A stored tensor. bf16, which NumPy lacks, is kept as its 16 bits in uint16."""
+
+    data: npt.NDArray[Any]
+    bf16: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        return tuple(self.data.shape)
+
+    def float32(self) -> npt.NDArray[np.float32]:
+        """The values in fp32; not copied where they are fp32 already."""
+        if self.bf16:
+            return (self.data.astype(np.uint32) << 16).view(np.float32)
+        return self.data.astype(np.float32, copy=False)
+
+
+def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if single.exists():
+        return _map_file(single, files)
+    if not index.exists():
+        other = sorted(p.name for p in folder.glob("*.bin")) + sorted(
+            p.name for p in folder.glob("*.safetensors")
+        )
+        raise CheckpointError(
+            f"expected model.safetensors (or model.safetensors.index.json) in {folder}, found "
+            f"{', '.join(other) if other else 'no weights'}; other weight files are not read: "
+            "save the model with safetensors first"
+        )
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"expected a weight_map in {index}")
+    stored: dict[str, Array] = {}
+    for shard in sorted(set(weight_map.values())):
+        if os.path.basename(shard) != shard or not (folder / shard).exists():
+            raise CheckpointError(f"expected the shard {shard} named by {index}; it is missing")
+        found = _map_file(folder / shard, files)
+        stored |= {name: array for name, array in found.items() if weight_map.get(name) == shard}
+    absent = sorted(set(weight_map) - set(stored))
+    if absent:
+        raise CheckpointError(f"expected tensors of {index} are in no shard: {some(absent)}")
+    return stored
+
+
+def _map_file(path: Path, files: list[mmap.mmap]) -> dict[str, Array]:
+    """Views into the mapped file, which is added to `files`.
+
+    The library checks the header; we read from it where the data lie.
+    """
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_bytes))
+            # Copy-on-write: nothing is ever written back, and tensors may share the pages.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"expected a safetensors file at {path}: {error}") from error
+    files.append(mapped)
+    bytes_ = np.frombuffer(mapped, np.uint8, offset=8 + header_bytes)
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            if name.endswith(BUFFERS):
+                continue
+            raise CheckpointError(
+                f"expected {name} to be one of {', '.join(_DTYPES)}, got {entry['dtype']} in {path}"
+            )
+        start, end = entry["data_offsets"]
+        data = bytes_[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        data = data if data.flags.aligned else data.copy()
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        arrays[name] = Array(data, entry["dtype"] == "BF16")
+    return arrays
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError that says what is wrong with it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"expected a file at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"expected JSON in {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"expected a JSON object in {path}, got {type(value).__name__}")
+    return value
+
+
+def some(names: list[str]) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,113 @@
+"""A folder in any known layout -> a Checkpoint, or an error that names what is wrong."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyrank.checkpoint.files import Array, map_files, read_json, some
+from polyrank.checkpoint.layouts import BUFFERS, LAYOUTS, canonical_shapes, name_map
+from polyrank.config import EncoderConfig, parse_config
+from polyrank.errors import CheckpointError
+
+__all__ = ["Checkpoint", "load_checkpoint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A network's configuration and its arrays by canonical name."""
+
+    config: EncoderConfig
+    arrays: Mapping[str, Array]
+    source: dict[str, Any]
+    """config.json as it was found."""
+    files: tuple[mmap.mmap, ...] = ()
+    """The mapped files, where the arrays come from files."""
+
+    def release(self) -> None:
+        """Give back the memory of pages that were read; they are read again when needed."""
+        for mapped in self.files:
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it can score pairs; an encoder alone cannot."""
+        return "head.out.weight" in self.arrays
+
+
+def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpoint:
+    """Map a folder's weights. Any layout of the gte, bert and xlm-roberta families.
+
+    Raises CheckpointError that names any file or tensor missing, unexpected or misshapen. With
+    `require_head=False` an encoder without a classification head is accepted as it is, and
+    tensors of another head (masked language model, pooler) are left out.
+    """
+    folder = Path(folder)
+    source = read_json(folder / "config.json")
+    where = str(folder / "config.json")
+    config = parse_config(source, where=where)
+    files: list[mmap.mmap] = []
+    stored = map_files(folder, files)
+    prefix = LAYOUTS[source["model_type"]][0]
+    if prefix + "embeddings.word_embeddings.weight" not in stored:
+        prefix = ""
+    packed = any("qkv_proj" in name for name in stored)
+    names = name_map(config, source["model_type"], prefix, packed=packed)
+    head = {n: f for n, f in names.items() if n.startswith("head.")}
+    head_found = [n for n, foreign in head.items() if all(f in stored for f in foreign)]
+    with_head = require_head or len(head_found) == len(head)
+    if not with_head:
+        names = {n: f for n, f in names.items() if n not in head}
+    if require_head and not head_found:
+        raise CheckpointError(
+            f"expected a classification head ({', '.join(f[0] for f in head.values())}) in "
+            f"{folder}, found none: this is an encoder, not a reranker; polyrank never invents a "
+            "head. Give a cross-encoder checkpoint, or train a head first"
+        )
+    arrays = _assemble(config, names, stored, folder)
+    used = {foreign for group in names.values() for foreign in group}
+    extra = sorted(n for n in stored if n not in used and not n.endswith(BUFFERS))
+    if extra and require_head:
+        raise CheckpointError(
+            f"expected only the tensors of a {source['model_type']} cross-encoder with "
+            f"{config.num_layers} layers, got {len(extra)} more in {folder}: {some(extra)}"
+        )
+    return Checkpoint(config=config, arrays=arrays, source=source, files=tuple(files))
+
+
+def _assemble(
+    config: EncoderConfig,
+    names: Mapping[str, tuple[str, ...]],
+    stored: Mapping[str, Array],
+    folder: Path,
+) -> dict[str, Array]:
+    missing = sorted(f for group in names.values() for f in group if f not in stored)
+    if missing:
+        raise CheckpointError(
+            f"expected {sum(map(len, names.values()))} tensors in {folder}, {len(missing)} are "
+            f"missing: {some(missing)}; the download may be incomplete, or config.json may "
+            "belong to another checkpoint"
+        )
+    arrays = {}
+    for canonical, shape in canonical_shapes(config).items():
+        if canonical not in names:
+            continue
+        parts = [stored[f] for f in names[canonical]]
+        rows = shape[0] // len(parts)
+        for foreign, part in zip(names[canonical], parts, strict=True):
+            if part.shape != (rows, *shape[1:]):
+                raise CheckpointError(
+                    f"expected shape {[rows, *shape[1:]]} for {foreign}, got "
+                    f"{list(part.shape)} in {folder}"
+                )
+        if len({p.bf16 for p in parts}) > 1:
+            raise CheckpointError(f"expected one dtype for {', '.join(names[canonical])}")
+        data = parts[0].data if len(parts) == 1 else np.concatenate([p.data for p in parts])
+        arrays[canonical] = Array(data, parts[0].bf16)
+    return arrays

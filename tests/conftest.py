@@ -1,0 +1,50 @@
+"""Checkpoints that tests share. None needs a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polyrank import Reranker
+from polyrank.values import Encoding
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """A complete checkpoint folder: 3 layers, random weights, word `wN` is token N."""
+    return DATA / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_cases(tiny_model: Path) -> list[dict[str, Any]]:
+    """Token ids with the reference code's logit and hidden states."""
+    return json.loads((tiny_model / "cases.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tiny_model: Path) -> list[dict[str, Any]]:
+    """Text pairs with the reference code's logit and token count."""
+    return json.loads((tiny_model / "pairs.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def reranker(tiny_model: Path) -> Iterator[Reranker]:
+    """The tiny checkpoint, running."""
+    with Reranker(tiny_model) as running:
+        yield running
+
+
+def encoding_of(ids: list[int], type_split: int | None = None) -> Encoding:
+    """An encoding of bare token ids."""
+    return Encoding(
+        ids=np.array(ids, np.int32),
+        type_split=len(ids) if type_split is None else type_split,
+        tokens_given=len(ids),
+    )
