@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from polyrank import Reranker
 from polyrank.values import Encoding
+
+# The networks here are tiny: more threads would only wait for each other.
+torch.set_num_threads(1)
 
 DATA = Path(__file__).parent / "data"
 

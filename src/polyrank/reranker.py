@@ -26,7 +26,7 @@ from polyrank.tokenization import (
 )
 from polyrank.values import Backend, Document, Encoding, Pair, Ranked, Ranking
 
-__all__ = ["Reranker"]
+__all__ = ["Reranker", "sigmoid"]
 
 _PROGRESS_FROM = 200  # pairs; fewer are done before a bar is worth drawing
 
@@ -174,7 +174,7 @@ class Reranker:
         The sigmoid of the logits: in fp32 very high and very low ones become equal, so sort by
         `logits` instead.
         """
-        return _sigmoid(self.logits(pairs, show_progress=show_progress)).astype(np.float32)
+        return sigmoid(self.logits(pairs, show_progress=show_progress)).astype(np.float32)
 
     def encode(self, pairs: Iterable[Pair]) -> list[Encoding]:
         """Token ids of (query, document) pairs as the network reads them, and what was cut."""
@@ -219,10 +219,15 @@ class Reranker:
     def _run(
         self, encodings: Sequence[Encoding], show_progress: bool | None
     ) -> npt.NDArray[np.float32]:
-        with _progress(len(encodings), show_progress) as advance:
-            future = self._engine.submit(encodings, on_progress=advance)
+        # Equal pairs run once: cheaper, and equal to the last bit, so that ties are ties.
+        place: dict[tuple[bytes, int], int] = {}
+        places = [place.setdefault((e.ids.tobytes(), e.type_split), len(place)) for e in encodings]
+        first = dict(zip(reversed(places), reversed(encodings), strict=True))
+        unique = [first[n] for n in range(len(place))]
+        with _progress(len(unique), show_progress) as advance:
+            future = self._engine.submit(unique, on_progress=advance)
             try:
-                return future.result()
+                return future.result()[places]
             finally:
                 future.cancel()  # without effect unless we were interrupted
 
@@ -284,7 +289,7 @@ def _rank(
     encodings: Sequence[Encoding],
     logits: npt.NDArray[np.float32],
 ) -> Ranking:
-    scores = _sigmoid(logits)
+    scores = sigmoid(logits)
     order = np.argsort(-logits, kind="stable")
     return Ranking(
         query,
@@ -309,7 +314,8 @@ def _cut(ranking: Ranking, top_n: int | None, threshold: float | None) -> Rankin
     return Ranking(ranking.query, kept[:top_n])
 
 
-def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Logits as scores in [0, 1], in fp64: no two fp32 logits from -16 to 16 become one score."""
     # fp64, and through tanh, which cannot overflow.
     return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
 
@@ -331,6 +337,7 @@ def _progress(total: int, show: bool | None) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=console.is_terminal) as bar:
         task = bar.add_task("pairs", total=total)
         yield lambda pairs: bar.advance(task, pairs)

@@ -54,11 +54,13 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
     config = parse_config(source, where=where)
     files: list[mmap.mmap] = []
     stored = map_files(folder, files)
-    prefix = LAYOUTS[source["model_type"]][0]
-    if prefix + "embeddings.word_embeddings.weight" not in stored:
+    layout, prefix = source["model_type"], LAYOUTS[source["model_type"]][0]
+    if config.family == "gte":
+        stored, layout, prefix = _find_gte_layout(stored)
+    elif not any(name.startswith(prefix) for name in stored):
         prefix = ""
     packed = any("qkv_proj" in name for name in stored)
-    names = name_map(config, source["model_type"], prefix, packed=packed)
+    names = name_map(config, layout, prefix, packed=packed)
     head = {n: f for n, f in names.items() if n.startswith("head.")}
     head_found = [n for n, foreign in head.items() if all(f in stored for f in foreign)]
     with_head = require_head or len(head_found) == len(head)
@@ -79,6 +81,19 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
             f"{config.num_layers} layers, got {len(extra)} more in {folder}: {some(extra)}"
         )
     return Checkpoint(config=config, arrays=arrays, source=source, files=tuple(files))
+
+
+def _find_gte_layout(stored: dict[str, Array]) -> tuple[dict[str, Array], str, str]:
+    """The tensors, their layout and their prefix, whatever model_type says.
+
+    transformers saves a `gte` under the names that it was loaded from: official ones behind its
+    own prefix (`gte.encoder.layer...`), or behind both (`new.gte.encoder.layer...`).
+    """
+    if any(name.startswith("new.gte.") for name in stored):
+        stored = {name.removeprefix("new."): array for name, array in stored.items()}
+    layout = "new" if any("encoder.layer." in name for name in stored) else "gte"
+    prefixes = (p for p in ("new.", "gte.") if any(name.startswith(p) for name in stored))
+    return stored, layout, next(prefixes, "")
 
 
 def _assemble(

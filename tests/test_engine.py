@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import CancelledError
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import encoding_of
+from polyrank.engine import Engine
+from polyrank.engine.scheduler import Scheduler
+from polyrank.errors import BackendError, EngineStoppedError, QueueFullError
+from polyrank.values import Batch, Encoding
+
+requests_of_lengths = st.lists(st.lists(st.integers(1, 50), max_size=20), max_size=8)
+
+
+class Echo:
+    """A backend whose logit is the pair's second token; it can be held, and broken."""
+
+    name = "echo"
+    max_batch_tokens = 64
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.batches: list[int] = []
+        self.error: BaseException | None = None
+
+    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.batches.append(len(batch.ids))
+        if self.error is not None:
+            raise self.error
+        return batch.ids[batch.cu_lengths[:-1] + 1].astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def pairs(*values: int, length: int = 4) -> list[Encoding]:
+    return [encoding_of([0, v, *[1] * (length - 2)]) for v in values]
+
+
+def running(**options: Any) -> tuple[Echo, Engine]:
+    backend = Echo()
+    return backend, Engine(backend, **{"max_batch_tokens": 16, **options}).start()
+
+
+@given(requests_of_lengths, st.integers(1, 120))
+def test_every_pair_runs_once_and_batches_keep_to_the_budget(
+    requests: list[list[int]], budget: int
+) -> None:
+    scheduler = Scheduler(max_batch_tokens=budget)
+    for number, lengths in enumerate(requests):
+        scheduler.admit(number, lengths)
+    done = []
+    while batch := scheduler.next_batch():
+        assert len(batch) == 1 or sum(requests[r][i] for r, i in batch) <= max(
+            budget, requests[batch[0][0]][batch[0][1]]
+        )
+        done += batch
+    assert sorted(done) == [
+        (r, i) for r, lengths in enumerate(requests) for i in range(len(lengths))
+    ]
+    assert (scheduler.queued_pairs, scheduler.queued_tokens) == (0, 0)
+
+
+@given(requests_of_lengths, st.integers(1, 120), st.data())
+def test_cancelled_pairs_leave_the_queue_and_no_others(
+    requests: list[list[int]], budget: int, data: st.DataObject
+) -> None:
+    scheduler = Scheduler(max_batch_tokens=budget)
+    for number, lengths in enumerate(requests):
+        scheduler.admit(number, lengths)
+    done = scheduler.next_batch()
+    gone = data.draw(st.sets(st.integers(0, 9)))
+    for number in gone:
+        scheduler.cancel(number)
+    while batch := scheduler.next_batch():
+        assert not {r for r, _ in batch} & gone
+        done += batch
+    kept = [(r, i) for r, n in enumerate(requests) if r not in gone for i in range(len(n))]
+    assert sorted(d for d in done if d[0] not in gone) == kept
+    assert (scheduler.queued_pairs, scheduler.queued_tokens) == (0, 0)
+
+
+def test_a_small_request_does_not_wait_for_a_large_one() -> None:
+    scheduler = Scheduler(max_batch_tokens=100)
+    scheduler.admit(0, [10] * 10_000)
+    scheduler.next_batch()
+    scheduler.admit(1, [10] * 5)
+    assert {(1, i) for i in range(5)} <= set(scheduler.next_batch())
+
+
+def test_a_long_pair_is_not_starved_by_a_stream_of_short_ones() -> None:
+    scheduler = Scheduler(max_batch_tokens=100)
+    scheduler.admit(0, [10] * 1000)
+    scheduler.admit(1, [500])
+    taken = [scheduler.next_batch() for _ in range(3)]
+    assert (1, 0) in [job for batch in taken for job in batch]
+
+
+def test_a_request_over_the_queue_limit_is_refused_whole() -> None:
+    scheduler = Scheduler(max_batch_tokens=10, max_queue_tokens=30)
+    scheduler.admit(0, [50])  # an empty queue takes a request of any size
+    with pytest.raises(QueueFullError, match=r"at most 30 tokens in the queue, got 6 more"):
+        scheduler.admit(1, [3, 3])
+    assert scheduler.queued_pairs == 1
+
+
+def test_logits_come_back_in_input_order() -> None:
+    _, engine = running()
+    encodings = [encoding_of([0, v, *[1] * (v % 7)]) for v in range(100)]
+    assert engine.submit(encodings).result(10).tolist() == list(range(100))
+    engine.stop()
+
+
+def test_no_pairs_are_answered_at_once() -> None:
+    _, engine = running()
+    assert engine.submit([]).result(0).shape == (0,)
+    engine.stop()
+
+
+def test_sixteen_callers_share_batches_and_get_their_own_answers() -> None:
+    backend, engine = running(max_batch_tokens=64)
+    backend.gate.clear()
+    answers: dict[int, list[float]] = {}
+
+    def call(n: int) -> None:
+        values = [n * 100 + i for i in range(n + 1)]
+        answers[n] = engine.submit(pairs(*values)).result(10).tolist()
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(16)]
+    for t in threads:
+        t.start()
+    while engine.health().queued_pairs < 120:
+        time.sleep(0.001)
+    backend.gate.set()
+    for t in threads:
+        t.join(10)
+    assert answers == {n: [n * 100 + i for i in range(n + 1)] for n in range(16)}
+    assert sum(backend.batches) == 136 * 4
+    assert len(backend.batches) < 16
+    engine.stop()
+
+
+def test_a_cancelled_request_leaves_the_queue_and_the_next_one_runs() -> None:
+    backend, engine = running()
+    backend.gate.clear()
+    first = engine.submit(pairs(1))
+    assert backend.entered.wait(10)
+    second = engine.submit(pairs(*range(100)))
+    third = engine.submit(pairs(7))
+    assert second.cancel()
+    assert engine.health().queued_pairs == 1
+    backend.gate.set()
+    assert (first.result(10).tolist(), third.result(10).tolist()) == ([1.0], [7.0])
+    with pytest.raises(CancelledError):
+        second.result(0)
+    engine.stop()
+
+
+def test_a_failed_batch_fails_its_own_requests_only() -> None:
+    backend, engine = running()
+    backend.error = BackendError("out of luck")
+    with pytest.raises(BackendError, match="out of luck"):
+        engine.submit(pairs(*range(50))).result(10)
+    backend.error = None
+    assert engine.submit(pairs(5)).result(10).tolist() == [5.0]
+    assert engine.health().state == "running"
+    assert engine.health().queued_pairs == 0
+    engine.stop()
+
+
+def test_a_nan_is_an_error_not_a_score() -> None:
+    class Broken(Echo):
+        def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+            return np.full(len(batch.cu_lengths) - 1, np.nan, np.float32)
+
+    engine = Engine(Broken(), max_batch_tokens=16).start()
+    with pytest.raises(BackendError, match="NaN for 1 of 1 pairs"):
+        engine.submit(pairs(1)).result(10)
+    engine.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_worker_fails_all_who_wait_and_health_says_so() -> None:
+    backend, engine = running()
+    backend.gate.clear()
+    futures = [engine.submit(pairs(*range(20))) for _ in range(3)]
+    backend.error = SystemError("the interpreter is gone")
+    backend.error = KeyboardInterrupt()
+    backend.gate.set()
+    for future in futures:
+        with pytest.raises(EngineStoppedError):
+            future.result(10)
+    while engine.health().state == "running":
+        time.sleep(0.001)
+    assert engine.health().state == "failed"
+    with pytest.raises(EngineStoppedError):
+        engine.submit(pairs(1))
+
+
+def test_stopping_fails_what_waits_and_refuses_what_comes() -> None:
+    backend, engine = running()
+    backend.gate.clear()
+    running_now = engine.submit(pairs(1))
+    assert backend.entered.wait(10)
+    waiting = engine.submit(pairs(*range(9)))
+    stopper = threading.Thread(target=engine.stop)
+    stopper.start()
+    backend.gate.set()
+    stopper.join(10)
+    assert running_now.result(10).tolist() == [1.0]
+    with pytest.raises(EngineStoppedError):
+        waiting.result(10)
+    with pytest.raises(EngineStoppedError, match="closed"):
+        engine.submit(pairs(1))
+    assert engine.health().state == "stopped"
+    engine.stop()
+
+
+def test_progress_counts_every_pair() -> None:
+    _, engine = running()
+    seen: list[int] = []
+    engine.submit(pairs(*range(33)), on_progress=seen.append).result(10)
+    assert sum(seen) == 33
+    assert len(seen) > 1
+    engine.stop()
