@@ -1,4 +1,7 @@
-"""The workload of the CPU benchmarks: the official shape, random weights, 64 ragged pairs."""
+"""The workload of the CPU benchmarks: the official shape, random weights, ragged pairs.
+
+Word `wN` is token N, so that texts have exact lengths and every contender reads text.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,67 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 OFFICIAL_CONFIG = Path(__file__).parent.parent / "tests" / "data" / "official_config.json"
+WORDS = 250_000
+QUERY_TOKENS = 8
+SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 
 
 def lengths(pairs: int = 64, seed: int = 0) -> list[int]:
-    """Lognormal lengths in tokens: median 140, from 24 to 512."""
+    """Lognormal lengths in tokens, special tokens included: median 140, from 24 to 512."""
     draws = np.random.default_rng(seed).lognormal(np.log(140), 0.6, pairs)
     return [int(n) for n in np.clip(draws, 24, 512)]
 
 
-def token_ids(lengths: list[int], vocab: int, seed: int = 0) -> list[list[int]]:
-    """`<s> ... </s>` of each length, with random tokens inside."""
+def text_pairs(lengths: list[int], seed: int = 0) -> list[tuple[str, str]]:
+    """One query with a document for each length."""
     rng = np.random.default_rng(seed)
-    return [[0, *rng.integers(4, vocab - 4, n - 2).tolist(), 2] for n in lengths]
+
+    def words(n: int) -> str:
+        return " ".join(f"w{i}" for i in rng.integers(4, WORDS, n))
+
+    query = words(QUERY_TOKENS)
+    return [(query, words(n - QUERY_TOKENS - 4)) for n in lengths]
 
 
 def official_folder(folder: Path) -> Path:
-    """Write a checkpoint of the official shape with random weights in transformers' layout."""
+    """Write a checkpoint of the official shape with random weights, once, native layout."""
     from polyrank.checkpoint import Checkpoint, save_checkpoint
     from polyrank.config import parse_config
     from polyrank.torch_backend import CrossEncoder
 
-    if not (folder / "model.safetensors").exists():
-        source = json.loads(OFFICIAL_CONFIG.read_text())
-        config = parse_config(source)
-        arrays = CrossEncoder.random(config).arrays()
-        save_checkpoint(
-            folder, Checkpoint(config=config, arrays=arrays, source=source), layout="native"
-        )
+    if (folder / "tokenizer.json").exists():
+        return folder
+    source = json.loads(OFFICIAL_CONFIG.read_text())
+    config = parse_config(source)
+    arrays = CrossEncoder.random(config, std=0.04).arrays()
+    checkpoint = Checkpoint(config=config, arrays=arrays, source=source)
+    save_checkpoint(folder, checkpoint, layout="native")
+    vocabulary = SPECIAL | {f"w{n}": n for n in range(4, WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    names |= {"pad_token": "<pad>", "unk_token": "<unk>"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 8192, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def gflop(lengths: list[int]) -> float:
+    """Work of the official shape on these pairs, last layer in full, in 10^9 operations."""
+    D, F, layers = 768, 3072, 12
+    linear = 2 * sum(lengths) * (4 * D * D + 3 * D * F) * layers
+    attention = 4 * sum(n * n for n in lengths) * D * layers
+    return (linear + attention) / 1e9
 
 
 def peak_rss_gb() -> float:

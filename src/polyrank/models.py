@@ -62,7 +62,7 @@ def find_model(
     if model is None or model == EMBEDDED:
         return _embedded()
     path = Path(model).expanduser()
-    if path.is_dir():
+    if str(model) and path.is_dir():
         if revision is not None:
             raise ModelNotFoundError(
                 f"expected no revision for the local folder {path}, got {revision!r}; a folder "
