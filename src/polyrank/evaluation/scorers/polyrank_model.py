@@ -1,0 +1,77 @@
+"""polyrank's own models as judges: fp32 logits, tokens, and what was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyrank.evaluation.values import Judged
+from polyrank.models import find_model, fingerprint
+from polyrank.reranker import Reranker
+from polyrank.values import Pair
+
+__all__ = ["RerankerJudge", "open_model"]
+
+
+class RerankerJudge:
+    """A running Reranker. Its scores are kept on disk only if `fingerprint` names its weights."""
+
+    def __init__(self, reranker: Reranker, *, fingerprint: str | None = None) -> None:
+        self._reranker = reranker
+        self.name = reranker.name
+        known = fingerprint or reranker.revision
+        self.identity: Mapping[str, Any] = {
+            "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
+            "fingerprint": fingerprint, "backend": reranker.backend_name,
+            "max_length": reranker.max_length, **({} if known else {"cached": False}),
+        }  # fmt: skip
+
+    def judge(self, pairs: Sequence[Pair]) -> Judged:
+        """Logits of pairs."""
+        encodings = self._reranker.encode(pairs)
+        future = self._reranker.submit(encodings)
+        try:
+            logits = future.result()
+        finally:
+            future.cancel()  # without effect unless we were interrupted
+        return Judged(
+            scores=logits,
+            tokens=np.array([len(e) for e in encodings], np.int32),
+            tokens_given=np.array([e.tokens_given for e in encodings], np.int32),
+        )
+
+    def close(self) -> None:
+        """Nothing: the caller opened the Reranker."""
+
+
+class _OwnJudge(RerankerJudge):
+    def close(self) -> None:
+        self._reranker.close()
+
+
+def open_model(
+    name: str | None,
+    *,
+    revision: str | None,
+    backend: str,
+    device: str,
+    dtype: str,
+    max_length: int | None,
+    offline: bool | None,
+    threads: int | None,
+) -> RerankerJudge:
+    """Load a model by folder, hub id or short name; its files' hash becomes its identity."""
+    found = find_model(name, revision=revision, offline=offline)
+    reranker = Reranker(
+        name,
+        revision=found.revision if revision else None,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        offline=offline,
+        threads=threads,
+    )
+    return _OwnJudge(reranker, fingerprint=fingerprint(found.path))
