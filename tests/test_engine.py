@@ -129,6 +129,16 @@ def test_no_pairs_are_answered_at_once() -> None:
     engine.stop()
 
 
+def test_equal_pairs_of_a_request_run_once() -> None:
+    backend, engine = running()
+    seen: list[int] = []
+    logits = engine.submit(pairs(7, 3, 7, 7, 3), on_progress=seen.append).result(10)
+    assert logits.tolist() == [7, 3, 7, 7, 3]
+    assert sum(backend.batches) == 8
+    assert sum(seen) == 5
+    engine.stop()
+
+
 def test_sixteen_callers_share_batches_and_get_their_own_answers() -> None:
     backend, engine = running(max_batch_tokens=64)
     backend.gate.clear()

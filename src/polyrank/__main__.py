@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyrank.cli import run
+from polyrank.cli.app import run
 
 __all__ = ["main"]
 

@@ -153,7 +153,8 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, float]:
     native = config.get("rope_parameters")
     scaling = native or config.get("rope_scaling") or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    usual = 160_000.0 if config["model_type"] == "gte" else 10_000.0  # what the two types imply
+    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or usual)
     if kind == "default":
         return theta, 1.0
     factor = float(scaling.get("factor", 1.0))

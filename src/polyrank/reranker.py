@@ -219,15 +219,10 @@ class Reranker:
     def _run(
         self, encodings: Sequence[Encoding], show_progress: bool | None
     ) -> npt.NDArray[np.float32]:
-        # Equal pairs run once: cheaper, and equal to the last bit, so that ties are ties.
-        place: dict[tuple[bytes, int], int] = {}
-        places = [place.setdefault((e.ids.tobytes(), e.type_split), len(place)) for e in encodings]
-        first = dict(zip(reversed(places), reversed(encodings), strict=True))
-        unique = [first[n] for n in range(len(place))]
-        with _progress(len(unique), show_progress) as advance:
-            future = self._engine.submit(unique, on_progress=advance)
+        with _progress(len(encodings), show_progress) as advance:
+            future = self._engine.submit(encodings, on_progress=advance)
             try:
-                return future.result()[places]
+                return future.result()
             finally:
                 future.cancel()  # without effect unless we were interrupted
 

@@ -78,7 +78,8 @@ def _foreign_config(
     names = {"new": "New", "gte": "Gte", "bert": "Bert", "xlm-roberta": "XLMRoberta"}
     class_name = names.get(model_type, model_type.capitalize())
     kind = "ForSequenceClassification" if checkpoint.has_head else "Model"
-    for key in ("auto_map", "rope_theta", "rope_scaling", "rope_parameters", "default_theta"):
+    stale = ("auto_map", "dtype", "rope_theta", "rope_scaling", "rope_parameters", "default_theta")
+    for key in stale:
         source.pop(key, None)
     dtype = str(tensors[next(iter(tensors))].dtype)
     foreign = {

@@ -32,13 +32,24 @@ class Health:
 
 
 class _Request:
-    """What is known of one submit until its last pair is done."""
+    """What is known of one submit until its last pair is done.
+
+    Equal pairs run once: cheaper, and equal to the last bit, so that ties are ties.
+    """
 
     def __init__(self, encodings: Sequence[Encoding], on_progress: Callable[[int], None]) -> None:
-        self.encodings = encodings
+        first: dict[tuple[bytes, int], int] = {}
+        unique = [first.setdefault((e.ids.tobytes(), e.type_split), len(first)) for e in encodings]
+        self.unique = np.array(unique, np.intp)
+        """[N] which of the distinct pairs each pair is"""
+        places = np.unique(self.unique, return_index=True)[1]
+        self.encodings = [encodings[i] for i in places]
+        """The distinct pairs"""
+        self.copies = np.bincount(self.unique)
+        """How many pairs each distinct pair stands for"""
         self.on_progress = on_progress
-        self.logits = np.full(len(encodings), np.nan, np.float32)
-        self.left = len(encodings)
+        self.logits = np.full(len(self.encodings), np.nan, np.float32)
+        self.left = len(self.encodings)
         self.future: Future[Logits] = Future()
 
 
@@ -88,7 +99,7 @@ class Engine:
         """
         request = _Request(encodings, on_progress)
         if not encodings:
-            request.future.set_result(request.logits)
+            request.future.set_result(np.empty(0, np.float32))
             return request.future
         with self._changed:
             if self._stopping or not self._alive():
@@ -97,7 +108,7 @@ class Engine:
                     "process was forked after it started; make a new Reranker"
                 )
             number = next(self._numbers)
-            self._scheduler.admit(number, [len(e) for e in encodings])
+            self._scheduler.admit(number, [len(e) for e in request.encodings])
             self._requests[number] = request
             self._changed.notify_all()
         request.future.add_done_callback(lambda future: self._forget(number))
@@ -160,16 +171,16 @@ class Engine:
         for (request, index), logit in zip(work, logits, strict=True):
             request.logits[index] = logit
         for request in requests:
-            done = sum(1 for r, _ in work if r is request)
-            request.left -= done
-            request.on_progress(done)
+            done = [index for r, index in work if r is request]
+            request.left -= len(done)
+            request.on_progress(int(request.copies[done].sum()))
             if request.left == 0:
                 _finish(request)
 
 
 def _finish(request: _Request) -> None:
     with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits
-        request.future.set_result(request.logits)
+        request.future.set_result(request.logits[request.unique])
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -67,16 +67,19 @@ class NewConfig(GteConfig):  # type: ignore[misc]  # transformers has no types w
 
         Raises CheckpointError that names the key for a variant that `gte` cannot run.
         """
-        return super().from_dict(_native_config(config_dict), **kwargs)
+        where = f"config.json of {kwargs['name_or_path']}" if "name_or_path" in kwargs else "config"
+        return super().from_dict(_native_config(config_dict, where), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON. Saved as `gte`, which they are: any transformers reads them."""
         return {**super().to_dict(), "model_type": GteConfig.model_type}
 
 
-def _native_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    # The labels are the head's affair, and not every head here is a reranker's.
-    parsed = parse_config({**config, "num_labels": None, "id2label": None})
+def _native_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    # Labels are the head's affair, and not every head that is loaded here is a reranker's.
+    parsed = parse_config(
+        {"model_type": "new", **config, "num_labels": None, "id2label": None}, where=where
+    )
     native = {key: value for key, value in config.items() if key not in _OFFICIAL_ONLY}
     if not native.get("id2label"):
         # transformers would assume two; a reranker has one.
@@ -90,7 +93,7 @@ def _native_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _HandOver:
-    """Stands in transformers' registry and hands over to `native`, with all weights or not at all."""
+    """Stands in transformers' registry for `native` and hands over to it: all weights or none."""
 
     native: Any
     config_class = NewConfig

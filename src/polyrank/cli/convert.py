@@ -1,0 +1,110 @@
+"""`polyrank convert`: a model's folder in the layout that another tool reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyrank.cli import options as o
+from polyrank.cli.printing import note
+from polyrank.errors import InputError
+
+__all__ = ["Layout", "convert"]
+
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "README.md",
+    "LICENSE",
+)
+
+
+class Layout(str, Enum):
+    """Names of tensors and keys of config.json."""
+
+    official = "official"
+    native = "native"
+
+
+def convert(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A folder, a hub id (owner/name) or a short name."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            help="official: the one of the mGTE release. native: the one of transformers.",
+            show_default=False,
+        ),
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT where it is a model's folder.")
+    ] = False,
+    revision: o.Revision = None,
+    offline: o.Offline = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a model's folder in the layout that another tool reads.
+
+    The numbers stay what they are; bf16 weights are written in fp32, which is exact. Tokenizer
+    files, README.md and LICENSE are copied. OUT appears complete or not at all.
+
+    Example:
+
+      polyrank convert gte-multilingual-reranker-base ./gte-native --layout native
+    """
+    from polyrank.checkpoint import load_checkpoint, save_checkpoint
+    from polyrank.models import find_model
+
+    source = find_model(model, revision=revision, offline=offline or None).path
+    _check_out(out, source, force)
+    checkpoint = load_checkpoint(source)
+    with _written_aside(out) as folder:
+        save_checkpoint(folder, checkpoint, layout=layout.value)
+        for name in _COPIED:
+            if (source / name).exists():
+                shutil.copyfile(source / name, folder / name)
+    note(f"wrote {out} in the {layout.value} layout")
+
+
+def _check_out(out: Path, source: Path, force: bool) -> None:
+    """Raise InputError where writing OUT would destroy more than an earlier conversion."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"expected a folder to write at {out}, got a file")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"expected OUT outside of the model, got {out}, which holds {source}")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not force:
+        raise InputError(f"expected a new or empty folder at {out}, got files; pass --force")
+    if not (out / "config.json").is_file():
+        raise InputError(f"expected a model's folder to replace at {out}, found no config.json")
+
+
+@contextmanager
+def _written_aside(out: Path) -> Iterator[Path]:
+    """A folder beside OUT that takes its place when everything in it is written."""
+    out = out.resolve()
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

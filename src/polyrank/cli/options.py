@@ -1,0 +1,138 @@
+"""Options that commands share, and the Reranker they ask for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from polyrank.reranker import Reranker
+
+__all__ = [
+    "AsJson",
+    "Backend",
+    "Debug",
+    "Device",
+    "Dtype",
+    "MaxLength",
+    "Model",
+    "Offline",
+    "Query",
+    "Revision",
+    "Threads",
+    "open_reranker",
+    "wants_debug",
+]
+
+_PANEL = "Model"
+_DEBUG = "polyrank.debug"
+
+
+def _keep_debug(ctx: typer.Context, debug: bool) -> bool:
+    if debug:
+        ctx.meta[_DEBUG] = True  # shared by a command and its group
+    return debug
+
+
+def wants_debug(ctx: typer.Context) -> bool:
+    """Whether --debug was given, before or after the command's name."""
+    return bool(ctx.meta.get(_DEBUG))
+
+
+def _as_utf8(query: str) -> str:
+    """The argument's bytes as UTF-8, whatever the locale made of them."""
+    try:
+        query = os.fsencode(query).decode("utf-8")
+    except UnicodeError:
+        raise typer.BadParameter("expected UTF-8, got other bytes") from None
+    if not query.strip():
+        raise typer.BadParameter("expected a query, got a blank one")
+    return query
+
+
+Query = Annotated[
+    str,
+    typer.Argument(
+        metavar="QUERY", callback=_as_utf8, help="What is looked for.", show_default=False
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        rich_help_panel=_PANEL,
+        help="A folder, a hub id (owner/name) or a short name; without it, the embedded model.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=_PANEL, help="Branch, tag or commit of a hub model."),
+]
+Backend = Annotated[str, typer.Option(rich_help_panel=_PANEL, help="auto or torch.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        help="auto (fp32 on CPUs, fp16 on GPUs), fp32, bf16 or fp16.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(rich_help_panel=_PANEL, help="auto, cpu, cuda, cuda:N or mps.")
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="TOKENS",
+        rich_help_panel=_PANEL,
+        help="Limit of a pair; what is over it is cut from the document. The model's own limit, "
+        "unless given.",
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", rich_help_panel=_PANEL, help="Never connect; use what is on this machine."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=_PANEL,
+        help="CPU threads; as many as affinity and the container allow, unless given.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_keep_debug, help="Show the traceback of an error.")
+]
+
+
+def open_reranker(
+    model: str | None,
+    *,
+    revision: str | None,
+    backend: str,
+    device: str,
+    dtype: str,
+    max_length: int | None,
+    offline: bool,
+    threads: int | None,
+) -> Reranker:
+    """Load what the model options ask for. Imports the engine, which takes its time."""
+    from polyrank.reranker import Reranker
+
+    return Reranker(
+        model,
+        revision=revision,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        offline=offline or None,  # without the flag, HF_HUB_OFFLINE decides
+        threads=threads,
+    )

@@ -1,0 +1,88 @@
+"""The output file of a long run: where it stands, and how it goes on. One line for each pair."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from polyrank.cli.chunks import Chunk
+from polyrank.cli.reading import place
+from polyrank.errors import InputError
+
+__all__ = ["continue_output", "open_output"]
+
+_BLOCK = 1 << 20
+
+
+def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
+    """Open the output of pairs from `source`; with `resume`, one that has lines already.
+
+    Raises InputError where writing would destroy something.
+    """
+    try:
+        file = open(path, "a+b")  # noqa: SIM115  the caller's
+    except OSError as error:
+        raise InputError(f"expected to write {place(path)}: {error.strerror or error}") from error
+    if os.path.sameopenfile(file.fileno(), source.fileno()):
+        file.close()
+        raise InputError(f"expected an --output other than the input, got {place(path)} for both")
+    if file.tell() and not resume:
+        file.close()
+        raise InputError(
+            f"expected a new or empty file at {place(path)}, got one with content; pass --resume "
+            "to continue it, or delete it"
+        )
+    return file
+
+
+def continue_output(
+    file: BinaryIO, chunks: Iterator[Chunk], *, as_json: bool, where: str
+) -> tuple[int, Iterator[Chunk]]:
+    """Find the first chunk that is not written in full, and drop what is written of it.
+
+    Gives the lines that stay and the chunks that are left; the file stands at its end.
+    Raises InputError where the output cannot belong to this input and format.
+    """
+    if not file.seek(0, os.SEEK_END):
+        return 0, chunks
+    file.seek(0)
+    first = file.read(1)
+    if (first == b"{") != as_json:
+        wanted, got = ("JSON", "plain") if as_json else ("plain", "JSON")
+        raise InputError(
+            f"expected {wanted} lines in {where} to continue, got {got} ones; give the options "
+            "of the first run"
+        )
+    written = _count_lines(file)
+    kept, left = _skip(chunks, written, where)
+    _keep_lines(file, kept)
+    return kept, left
+
+
+def _skip(chunks: Iterator[Chunk], written: int, where: str) -> tuple[int, Iterator[Chunk]]:
+    end = 0
+    for chunk in chunks:
+        if chunk.end > written:
+            return chunk.start, itertools.chain([chunk], chunks)
+        end = chunk.end
+    if written > end:
+        raise InputError(
+            f"expected at most {end} lines in {where}, as in the input, got {written}; it is the "
+            "output of another input"
+        )
+    return end, iter(())
+
+
+def _count_lines(file: BinaryIO) -> int:
+    file.seek(0)
+    return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
+
+
+def _keep_lines(file: BinaryIO, lines: int) -> None:
+    """Cut the file after so many lines, each of which ends with LF, and stand there."""
+    file.seek(0)
+    size = sum(len(line) for line in itertools.islice(file, lines))
+    file.seek(size)
+    file.truncate()
