@@ -1,4 +1,5 @@
-"""A model's name -> a folder: embedded, local, or from the hub. The only door to `huggingface_hub`.
+"""A model's name -> a folder: embedded, local, or from the hub. The only door to `huggingface_hub`,
+so data sets that evaluations name come through here too.
 
 Never executes code that comes with a model.
 """
@@ -7,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyrank.errors import ModelNotFoundError
+from polyrank.errors import InputError, ModelNotFoundError
 
-__all__ = ["ALIASES", "ModelFolder", "find_model", "fingerprint"]
+__all__ = ["ALIASES", "ModelFolder", "cache_folder", "fetch_dataset", "find_model", "fingerprint"]
 
 EMBEDDED = "polyrank-mini"
 ALIASES = {
@@ -117,6 +119,44 @@ def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFol
             "connect once to complete the download"
         )
     return ModelFolder(name=name, path=Path(path), revision=Path(path).name)
+
+
+def fetch_dataset(
+    name: str, patterns: Sequence[str], *, revision: str | None = None, offline: bool | None = None
+) -> Path:
+    """Find the files of a hub data set that match `patterns`, downloading them once.
+
+    Raises InputError where they are neither on the hub nor in its cache here.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=list(patterns),
+                local_files_only=bool(offline),
+            )
+        )
+    except (HFValidationError, OSError) as error:  # every error of the hub client is an OSError
+        raise InputError(
+            f"expected the data set {name} on the hub or in its cache here: {error}; check the "
+            "connection, or give a folder with the data"
+        ) from error
+    missing = [p for p in patterns if not any(path.glob(p))]
+    if missing:
+        raise InputError(f"expected {', '.join(missing)} in the data set {name}, found none there")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where files that are on no hub are kept: a folder of ours beside the hub's cache."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "polyrank"
 
 
 def fingerprint(path: Path) -> str:

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from polyrank.cli.convert import convert
+from polyrank.cli.eval import evaluate
 from polyrank.cli.info import info
 from polyrank.cli.options import Debug, wants_debug
 from polyrank.cli.rank import rank
@@ -77,8 +78,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (rank, score, info, convert):
-    app.command(help=_unwrapped(_command.__doc__ or ""))(_command)
+for _command in (rank, score, evaluate, info, convert):
+    _name = "eval" if _command is evaluate else None  # `eval` is a name of Python's own
+    app.command(_name, help=_unwrapped(_command.__doc__ or ""))(_command)
 
 
 def run() -> None:

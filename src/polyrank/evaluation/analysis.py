@@ -36,7 +36,11 @@ STEMMED = {
 }  # fmt: skip
 """Languages that PyStemmer has an algorithm for."""
 ENGLISH_STOPWORDS = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "will", "with"]
+    re.findall(
+        r"\w+",
+        "a an and are as at be but by for if in into is it no not of on or such that the their "
+        "then there these they this to was will with",
+    )
 )
 
 
@@ -44,8 +48,8 @@ class Analyzer:
     """Terms of a text: NFKC, case and accents folded, stemmed where the language is known.
 
     Runs of Han and kana become overlapping pairs of characters, runs of Thai, Lao, Khmer, Myanmar
-    and Tibetan overlapping triples; everything else is split into words. `language`: ISO 639-1; None: no stemming.
-    PyStemmer does the stemming where it is installed, and `stemmed` says whether it does.
+    and Tibetan overlapping triples; everything else is split into words. `language`:
+    ISO 639-1; None: no stemming. PyStemmer stems where it is installed; `stemmed` says so.
     """
 
     def __init__(self, language: str | None = None, *, stem: bool = True) -> None:

@@ -68,7 +68,7 @@ def check_collection(collection: Collection) -> Collection:
     if not qrels and not collection.answers:
         raise InputError(
             f"expected judgements of the queries in {collection.name}, got {len(lost)} judged ids "
-            f"that are none of its {len(queries)} queries (the first: {', '.join(lost[:3])}); check "
+            f"that are none of its {len(queries)} queries (first: {', '.join(lost[:3])}); check "
             "that qrels and queries belong together"
         )
     unknown = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +112,8 @@ def _padded(rows: Sequence[Sequence[int]]) -> Ints:
 def _dcg(grades_QD: Ints, k: int | None) -> Floats:
     gains = np.maximum(grades_QD[:, :k], 0)
     discounts = np.log2(np.arange(2, gains.shape[1] + 2))
-    return (gains / discounts).sum(axis=1)
+    total: Floats = (gains / discounts).sum(axis=1)
+    return total
 
 
 def _binary(
@@ -125,13 +126,13 @@ def _binary(
     if metric.name == "recall":
         return _ratio(hits.sum(axis=1), relevant_Q)
     if metric.name == "mrr":
-        return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
+        return _ratio(hits.max(axis=1), hits.argmax(axis=1) + 1)
     if metric.name == "success":
-        return hits.any(axis=1).astype(np.float64)
-    return hits.sum(axis=1) / float(metric.k or 1)
+        return _ratio(hits.max(axis=1), np.ones(len(hits)))
+    return _ratio(hits.sum(axis=1), np.full(len(hits), metric.k or 1))
 
 
-def _ratio(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Floats:
+def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     """part / whole; 0 where there is nothing to find."""
     result: Floats = np.zeros(len(whole))
     np.divide(part, whole, out=result, where=whole > 0)

@@ -84,9 +84,9 @@ class BadLines:
             return
         shown = "; ".join(f"{got} at {self._path}:{number}" for number, got in self._first)
         more = f"; and {self._count - _SHOWN:,} more" if self._count > _SHOWN else ""
-        lines = "line" if self._count == 1 else "lines"
+        all_of_them = "the line" if self._count == 1 else f"these {self._count:,} lines"
         raise InputError(
-            f"expected {self._expected}, got {shown}{more}; correct or remove {self._count:,} {lines}"
+            f"expected {self._expected}, got {shown}{more}; correct or remove {all_of_them}"
         )
 
 

@@ -21,13 +21,13 @@ _CHUNK = 128  # pairs of one call; what Ctrl-C may lose
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reranked:
-    """A reordered run and what it took. Q queries in the run's order."""
+    """A reordered run and what it took. Arrays are [Q], queries in the run's order."""
 
     run: Mapping[str, Mapping[str, float]]
     """Documents without a text come last, in the order they had."""
-    seconds_Q: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
     """Time in the scorer, also if it was spent in an earlier run."""
-    tokens_Q: npt.NDArray[np.int64] | None
+    tokens: npt.NDArray[np.int64] | None
     """Tokens read; None: the scorer does not tell."""
     pairs: int
     truncated: int | None
@@ -61,8 +61,8 @@ def rerank_run(
     pairs_all = sum(map(len, parts))
     return Reranked(
         run=run,
-        seconds_Q=np.array([rows["seconds"].sum(dtype=np.float64) for rows in parts]),
-        tokens_Q=np.array([rows["tokens"].sum(dtype=np.int64) for rows in parts]) if told else None,
+        seconds=np.array([rows["seconds"].sum(dtype=np.float64) for rows in parts]),
+        tokens=np.array([rows["tokens"].sum(dtype=np.int64) for rows in parts]) if told else None,
         pairs=pairs_all,
         truncated=sum(int((r["given"] > r["tokens"]).sum()) for r in parts) if told else None,
         cached=max(0, pairs_all - (len(cache) - before)),

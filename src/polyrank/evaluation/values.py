@@ -57,7 +57,7 @@ class Collection:
     qrels: Qrels = field(repr=False)
     """Only queries that have judgements are evaluated."""
     languages: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Query id -> language, `de>ja` for a German query over Japanese documents; may lack queries."""
+    """Query id -> language; `de>ja`: a German query over Japanese documents. May lack queries."""
     language: str | None = None
     """Language of the documents, where they have one."""
     candidates: Run | None = field(default=None, repr=False)

@@ -76,13 +76,9 @@ class HttpJudge:
             if self._model:
                 body["model"] = self._model
         answer = self._send(self._url, body)
-        rows = (
-            answer
-            if self._dialect == "tei"
-            else (answer.get("results") if isinstance(answer, dict) else None)
-        )
         field = "score" if self._dialect == "tei" else "relevance_score"
         try:
+            rows = answer if self._dialect == "tei" else answer["results"]
             found = [(int(row["index"]), float(row[field])) for row in rows]
         except (KeyError, TypeError, ValueError):
             raise BackendError(
@@ -91,7 +87,8 @@ class HttpJudge:
             ) from None
         if sorted(place for place, _ in found) != list(range(len(texts))):
             raise BackendError(
-                f"expected a score for each of {len(texts)} texts from {self._url}, got {len(found)}"
+                f"expected one score for each of {len(texts)} texts from {self._url}, got "
+                f"{len(found)}"
             )
         return found
 
