@@ -42,7 +42,20 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     (folder / "pairs.jsonl").write_text('{"query": "w10", "text": "w11"}\n')
     (folder / "documents.jsonl").write_text('{"id": "a", "text": "w11"}\n')
     (folder / "README.md").write_text("w12\n")
+    for name in ("my-collection", "collections/faq.de", "collections/faq.ja", "paper-data/mldr.de"):
+        _write_collection(folder / name)
+    (folder / "my-search.tsv").write_text("q1\td1\t2.5\nq1\td2\t1.5\n")
+    (folder / "paper-runs").mkdir()
     return folder
+
+
+def _write_collection(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "d1", "title": "", "text": "w10 w11"}\n{"_id": "d2", "text": "w10 w12"}\n'
+    )
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "w10 w11"}\n')
+    (folder / "qrels.tsv").write_text("q1\td1\t1\n")
 
 
 def run(command: list[str], shelf: Path) -> None:

@@ -121,7 +121,7 @@ def evaluate(
         raise typer.BadParameter("expected DIR or --suite, one of them")
     from polyrank.evaluation.printing import print_evaluation, print_summary, progress_bar
     from polyrank.evaluation.scorers import ScorerSpec
-    from polyrank.evaluation.suites import collections_of, evaluate_all
+    from polyrank.evaluation.suites import collections_of, evaluate_all, missing_of
 
     names = [*(f"model:{m}" for m in model or []), *(scorer or [])]
     specs: list[ScorerSpec] = [
@@ -136,6 +136,8 @@ def evaluate(
         folder, suite=suite, data=Path(data) if data else None,
         run=Path(run) if run else None, split=split, offline=offline,
     )  # fmt: skip
+    if suite == "paper" and offline and (absent := missing_of(Path(data) if data else None)):
+        note(f"{len(absent)} of the paper's sets are not in {data}: {', '.join(absent)}")
     done = []
     try:
         with progress_bar() as advance:

@@ -71,7 +71,7 @@ def evaluate(
         settings: what else results.json should tell, such as the command.
 
     Raises:
-        InputError: nothing to evaluate, or two scorers of one name. BackendError: a scorer failed.
+        InputError: nothing to evaluate. BackendError: a scorer failed.
     """
     for metric in metrics:
         parse_metric(metric)
@@ -91,10 +91,7 @@ def evaluate(
     cut = {q: {d: first[q][d] for d in documents} for q, documents in order.items()}
     systems = [work.system(identity["name"], identity, cut)]
     for scorer in scorers:
-        system = _rerank(work, scorer, order, cache, on_progress)
-        if system.name in {s.name for s in systems}:
-            system = replace(system, name=f"{system.name} ({len(systems)})")
-        systems.append(system)
+        systems.append(_rerank(work, scorer, order, cache, on_progress, {s.name for s in systems}))
     return work.finish(
         systems,
         notices=(*collection.notices, *notices),
@@ -167,8 +164,10 @@ def _rerank(
     order: Mapping[str, Sequence[str]],
     folder: Path | None,
     on_progress: Progress,
+    taken: set[str],
 ) -> System:
     judge = open_judge(scorer, work.collection)
+    name = judge.name if judge.name not in taken else f"{judge.name} ({len(taken)})"
     stored = folder if judge.identity.get("cached", True) else None
     total = sum(d in work.collection.documents for documents in order.values() for d in documents)
     cache = ScoreCache(stored, judge.name, judge.identity)
@@ -178,12 +177,12 @@ def _rerank(
             order,
             judge,
             cache,
-            on_progress=lambda pairs: on_progress(judge.name, pairs, total),
+            on_progress=lambda pairs: on_progress(name, pairs, total),
         )
     finally:
         cache.close()
         judge.close()
-    return work.system(judge.name, judge.identity, reranked.run, reranked)
+    return work.system(name, judge.identity, reranked.run, reranked)
 
 
 class _Work:
@@ -206,8 +205,8 @@ class _Work:
         """Measure a run; of the run itself only the first documents are kept."""
         if self.output is not None:
             slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-            (self.output / "runs").mkdir(parents=True, exist_ok=True)
-            write_run(run, self.output / "runs" / f"{slug}.trec", tag=slug)
+            self.output.mkdir(parents=True, exist_ok=True)
+            write_run(run, self.output / f"{slug}.trec", tag=slug)
         queries, values = evaluate_run(run, self.qrels, self.metrics)
         system = System(
             name=name,

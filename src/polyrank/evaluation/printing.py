@@ -59,10 +59,20 @@ def print_summary(done: Sequence[Evaluation]) -> None:
         row = [e.macro(e.systems[0], e.metrics[0]), *(found.get(n) for n in names)]
         rows.append(row)
         table.add_row(escape(e.collection), e.metrics[0], *(_number(v) for v in row))
-    columns = [[v for v in column if v is not None] for column in zip(*rows, strict=True)]
     table.add_section()
-    table.add_row("average", "", *(_number(sum(c) / len(c) if c else None) for c in columns))
+    families: dict[str, list[list[float | None]]] = {}
+    for e, row in zip(done, rows, strict=True):
+        families.setdefault(e.collection.partition(".")[0], []).append(row)
+    for family, part in families.items():
+        if 1 < len(part) < len(rows):
+            table.add_row(f"average of {len(part)} {escape(family)}", "", *_averages(part))
+    table.add_row(f"average of {len(rows)}", "", *_averages(rows))
     _console().print(table)
+
+
+def _averages(rows: Sequence[Sequence[float | None]]) -> list[str]:
+    columns = ([v for v in column if v is not None] for column in zip(*rows, strict=True))
+    return [_number(sum(c) / len(c) if c else None) for c in columns]
 
 
 def _table(*columns: str) -> Table:

@@ -23,7 +23,7 @@ from polyrank.evaluation.values import Collection, Run
 from polyrank.reranker import Reranker
 from polyrank.values import Scorer
 
-__all__ = ["PAPER", "Opened", "collections_of", "evaluate_all"]
+__all__ = ["PAPER", "Opened", "collections_of", "evaluate_all", "missing_of"]
 
 PAPER = {
     **{f"mldr:{lang}": "ndcg@10" for lang in LANGUAGES["mldr"]},
@@ -49,8 +49,9 @@ def collections_of(
 ) -> list[Opened]:
     """Collections by folder, by name (`miracl:sw`) or by suite; each is read when it is called.
 
-    A suite's collections are folders in `data` named `dev` pools or `miracl.sw`; those of `paper`
-    that are not there are fetched. Its `run` is a folder with `NAME.tsv` or `NAME.trec`.
+    `dev` is every folder in `data` that has a corpus. `paper` takes `miracl.sw` and the like from
+    `data` and fetches what is not there, or leaves it out where that is `offline`. The `run` of a
+    suite is a folder with `NAME.tsv` or `NAME.trec`.
     """
     if suite is None:
         return [_opener(str(folder), None, run, split=split, offline=offline)]
@@ -59,8 +60,24 @@ def collections_of(
     if suite == "dev":
         return _dev(data, run, split)
     if suite == "paper":
-        return [_paper(name, metric, data, run, offline) for name, metric in PAPER.items()]
+        absent = missing_of(data) if offline else []
+        if len(absent) == len(PAPER):
+            raise InputError(f"expected folders like {absent[0]} in {data}, found none of them")
+        return [
+            _paper(name, metric, data, run, offline)
+            for name, metric in PAPER.items()
+            if _plain(name) not in absent
+        ]
     raise InputError(f"expected the suite dev or paper, got {suite!r}")
+
+
+def missing_of(data: Path | None) -> list[str]:
+    """Names of the paper's collections that are no folders in `data`; none where that is None."""
+    return [p for p in map(_plain, PAPER) if data is not None and not (data / p).is_dir()]
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", ".")
 
 
 def _dev(data: Path | None, runs: Path | None, split: str) -> list[Opened]:
@@ -76,7 +93,7 @@ def _dev(data: Path | None, runs: Path | None, split: str) -> list[Opened]:
 
 
 def _paper(name: str, metric: str, data: Path | None, runs: Path | None, offline: bool) -> Opened:
-    plain = name.replace(":", ".")
+    plain = _plain(name)
     own = data / plain if data is not None and (data / plain).is_dir() else None
     run = _run_in(runs, plain)
     return _opener(str(own or name), metric, run, split="test", offline=offline)

@@ -43,7 +43,7 @@ def before_after(
     before: Sequence[float], after: Sequence[float], names: Sequence[str], title: str
 ) -> str:
     """One line a query from its value before to its value after, the greatest loss first."""
-    height, left, bottom = 250, 44, 222
+    height, left, bottom = 258, 44, 222
     order = sorted(range(len(before)), key=lambda n: (after[n] - before[n], after[n]))
     step = (_WIDTH - left - 16) / max(1, len(order))
     thick = min(7.0, max(0.8, step * 0.62))

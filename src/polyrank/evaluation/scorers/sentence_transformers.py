@@ -74,5 +74,7 @@ class SentenceTransformersJudge:
         del self._model
 
     def _limit(self) -> int | None:
-        limit = self._model.max_length
+        # `max_length` until version 5, with a warning from then on.
+        renamed = hasattr(type(self._model), "max_seq_length")
+        limit = self._model.max_seq_length if renamed else self._model.max_length
         return int(limit) if limit and limit < 1e9 else None
