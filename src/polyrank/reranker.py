@@ -50,6 +50,8 @@ class Reranker:
             result; "error" raises TooLongError.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
         threads: CPU threads of the backend; None: what affinity and the container allow.
+        compile: run the network through torch.compile: the first pairs wait for it, a minute or
+            so, and it needs a C++ compiler on CPUs.
 
     Raises:
         ModelNotFoundError, CheckpointError, BackendError: the model cannot be used; the
@@ -70,6 +72,7 @@ class Reranker:
         on_overflow: OnOverflow = "truncate",
         max_batch_tokens: int | None = None,
         threads: int | None = None,
+        compile: bool = False,
     ) -> None:
         folder = find_model(model, revision=revision, offline=offline)
         checkpoint = load_checkpoint(folder.path)
@@ -89,7 +92,7 @@ class Reranker:
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
-        opened = _open_backend(checkpoint, backend, device, dtype, threads)
+        opened = _open_backend(checkpoint, backend, device, dtype, threads, compile)
         self.backend_name = opened.name
         """Engine, device and dtype that run: `torch cpu fp32`."""
         self._engine = Engine(
@@ -242,7 +245,12 @@ def _limit(max_length: int | None, checkpoint: Checkpoint, tokenizer: PairTokeni
 
 
 def _open_backend(
-    checkpoint: Checkpoint, backend: str, device: str, dtype: str, threads: int | None
+    checkpoint: Checkpoint,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    compile: bool,
 ) -> Backend:
     if backend not in ("auto", "torch"):
         raise BackendError(f'expected backend "auto" or "torch", got {backend!r}')
@@ -254,7 +262,7 @@ def _open_backend(
         raise MissingDependencyError(
             'expected PyTorch for this model; install it with: pip install "polyrank[torch]"'
         ) from error
-    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads)
+    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads, compile=compile)
 
 
 def _shut_down(engine: Engine, backend: Backend) -> None:
