@@ -8,7 +8,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from numbers import Integral
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +76,8 @@ class Reranker:
         threads: int | None = None,
         compile: bool = False,
     ) -> None:
+        _check_count("max_batch_tokens", max_batch_tokens)
+        _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
         checkpoint = load_checkpoint(folder.path)
         self._tokenizer = PairTokenizer.from_folder(folder.path)
@@ -183,9 +187,10 @@ class Reranker:
         """Token ids of (query, document) pairs as the network reads them, and what was cut."""
         texts = []
         for i, pair in enumerate(pairs):
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            both = () if isinstance(pair, (str, bytes, Mapping)) else _as_tuple(pair)
+            if len(both) != 2:
                 raise InputError(f"expected (query, document), got {_brief(pair)} at pairs[{i}]")
-            texts.append((pair[0], document_text(pair[1], f"pairs[{i}]")))
+            texts.append((both[0], document_text(both[1], f"pairs[{i}]")))
         return self._tokenizer.encode_pairs(texts, self._truncation)
 
     def submit(
@@ -279,9 +284,19 @@ def _check_documents(documents: Iterable[Document]) -> list[Document]:
     return list(documents)
 
 
+def _as_tuple(pair: Any) -> tuple[Any, ...]:
+    return tuple(pair) if isinstance(pair, Iterable) else ()
+
+
+def _check_count(name: str, value: int | None) -> None:
+    """Raise InputError unless `value` is None or a whole number from 1, NumPy's included."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if value is not None and (not whole or value < 1):
+        raise InputError(f"expected {name} as a positive integer or None, got {value!r}")
+
+
 def _check_cut(top_n: int | None, threshold: float | None) -> None:
-    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
-        raise InputError(f"expected top_n as a positive integer or None, got {top_n!r}")
+    _check_count("top_n", top_n)
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise InputError(f"expected threshold as a score from 0 to 1 or None, got {threshold!r}")
 
