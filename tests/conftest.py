@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from polyrank import Reranker
 from polyrank.values import Encoding
 
 # The networks here are tiny: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+# A busy machine is no failure.
+settings.register_profile("polyrank", deadline=None)
+settings.load_profile("polyrank")
 
 DATA = Path(__file__).parent / "data"
 

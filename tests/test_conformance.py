@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_bf16_stays_near_fp32(tiny_model: Path, tiny_pairs: Cases) -> None:
     with Reranker(tiny_model, dtype="bf16") as r:
         logits = r.logits([(p["query"], p["text"]) for p in tiny_pairs])
     np.testing.assert_allclose(logits, [p["logit"] for p in tiny_pairs], atol=0.15)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:UserWarning")
+def test_a_compiled_network_gives_the_same_logits(tiny_model: Path, tiny_cases: Cases) -> None:
+    compiled = TorchBackend(load_checkpoint(tiny_model), compile=True)
+    for taken in (tiny_cases[:3], tiny_cases[2:7]):
+        logits = compiled.forward(pack([encoding_of(c["input_ids"]) for c in taken]))
+        np.testing.assert_allclose(logits, [c["logit"] for c in taken], atol=1e-4)
 
 
 def test_the_names_and_shapes_are_those_of_the_official_checkpoint() -> None:

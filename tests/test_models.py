@@ -35,6 +35,7 @@ def ask(tmp_path: Path):  # type: ignore[no-untyped-def]
                 **os.environ,
                 "HF_ENDPOINT": endpoint,
                 "HF_HOME": str(tmp_path / "hf"),
+                "HF_HUB_OFFLINE": "0",
                 "HF_HUB_DISABLE_XET": "1",
                 "HF_HUB_DISABLE_TELEMETRY": "1",
                 "OMP_NUM_THREADS": "1",

@@ -95,6 +95,14 @@ def test_no_documents_and_no_pairs_are_no_error(reranker: Reranker) -> None:
     assert reranker.score([]).dtype == np.float32
 
 
+def test_numpy_arrays_are_read_like_lists(reranker: Reranker) -> None:
+    documents = np.array(["w5", "w6", "w7"])
+    ranking = reranker.rank(str(np.str_("w1")), documents, top_n=np.int64(2))
+    assert len(ranking) == 2
+    pairs = np.array([["w1", "w5"], ["w1", "w6"]])
+    assert reranker.logits(pairs).shape == (2,)
+
+
 def test_generators_are_read_once(reranker: Reranker) -> None:
     assert len(reranker.rank("w1", (f"w{n}" for n in range(5, 9)))) == 4
     assert reranker.score(("w1", f"w{n}") for n in range(5, 9)).shape == (4,)
@@ -124,6 +132,8 @@ def test_a_blank_query_is_an_error(reranker: Reranker, query: str) -> None:
         lambda r: r.rank("w1", ["w1"], threshold=1.5),
         lambda r: r.rank("w1", ["w1"], threshold=float("nan")),
         lambda r: r.logits(["ab"]),
+        lambda r: r.logits([{"query": "a", "text": "b"}]),
+        lambda r: r.logits([3]),
         lambda r: r.logits([("a", "b", "c")]),
         lambda r: r.logits([("a", 3)]),
         lambda r: r.logits([(3, "a")]),
@@ -161,6 +171,10 @@ def test_options_of_no_known_kind_are_errors(tiny_model: Path) -> None:
     for option in ("backend", "device", "dtype"):
         with pytest.raises(BackendError, match="expected"):
             Reranker(tiny_model, **{option: "abacus"})  # type: ignore[arg-type]
+    for option in ("threads", "max_batch_tokens", "max_query_tokens"):
+        for value in (0, -1, 1.5):
+            with pytest.raises(InputError, match=option):
+                Reranker(tiny_model, **{option: value})  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="fp16, which is slow"):
         Reranker(tiny_model, device="cpu", dtype="fp16")
 

@@ -8,7 +8,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from numbers import Integral
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +52,8 @@ class Reranker:
             result; "error" raises TooLongError.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
         threads: CPU threads of the backend; None: what affinity and the container allow.
+        compile: run the network through torch.compile: the first pairs wait for it, a minute or
+            so, and it needs a C++ compiler on CPUs.
 
     Raises:
         ModelNotFoundError, CheckpointError, BackendError: the model cannot be used; the
@@ -70,7 +74,10 @@ class Reranker:
         on_overflow: OnOverflow = "truncate",
         max_batch_tokens: int | None = None,
         threads: int | None = None,
+        compile: bool = False,
     ) -> None:
+        _check_count("max_batch_tokens", max_batch_tokens)
+        _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
         checkpoint = load_checkpoint(folder.path)
         self._tokenizer = PairTokenizer.from_folder(folder.path)
@@ -89,7 +96,7 @@ class Reranker:
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
-        opened = _open_backend(checkpoint, backend, device, dtype, threads)
+        opened = _open_backend(checkpoint, backend, device, dtype, threads, compile)
         self.backend_name = opened.name
         """Engine, device and dtype that run: `torch cpu fp32`."""
         self._engine = Engine(
@@ -180,9 +187,10 @@ class Reranker:
         """Token ids of (query, document) pairs as the network reads them, and what was cut."""
         texts = []
         for i, pair in enumerate(pairs):
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            both = () if isinstance(pair, (str, bytes, Mapping)) else _as_tuple(pair)
+            if len(both) != 2:
                 raise InputError(f"expected (query, document), got {_brief(pair)} at pairs[{i}]")
-            texts.append((pair[0], document_text(pair[1], f"pairs[{i}]")))
+            texts.append((both[0], document_text(both[1], f"pairs[{i}]")))
         return self._tokenizer.encode_pairs(texts, self._truncation)
 
     def submit(
@@ -242,7 +250,12 @@ def _limit(max_length: int | None, checkpoint: Checkpoint, tokenizer: PairTokeni
 
 
 def _open_backend(
-    checkpoint: Checkpoint, backend: str, device: str, dtype: str, threads: int | None
+    checkpoint: Checkpoint,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    compile: bool,
 ) -> Backend:
     if backend not in ("auto", "torch"):
         raise BackendError(f'expected backend "auto" or "torch", got {backend!r}')
@@ -254,7 +267,7 @@ def _open_backend(
         raise MissingDependencyError(
             'expected PyTorch for this model; install it with: pip install "polyrank[torch]"'
         ) from error
-    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads)
+    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads, compile=compile)
 
 
 def _shut_down(engine: Engine, backend: Backend) -> None:
@@ -271,9 +284,19 @@ def _check_documents(documents: Iterable[Document]) -> list[Document]:
     return list(documents)
 
 
+def _as_tuple(pair: Any) -> tuple[Any, ...]:
+    return tuple(pair) if isinstance(pair, Iterable) else ()
+
+
+def _check_count(name: str, value: int | None) -> None:
+    """Raise InputError unless `value` is None or a whole number from 1, NumPy's included."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if value is not None and (not whole or value < 1):
+        raise InputError(f"expected {name} as a positive integer or None, got {value!r}")
+
+
 def _check_cut(top_n: int | None, threshold: float | None) -> None:
-    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
-        raise InputError(f"expected top_n as a positive integer or None, got {top_n!r}")
+    _check_count("top_n", top_n)
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise InputError(f"expected threshold as a score from 0 to 1 or None, got {threshold!r}")
 

@@ -54,10 +54,9 @@ class Truncation:
             raise InputError(
                 f'expected on_overflow to be "truncate" or "error", got {self.on_overflow!r}'
             )
-        if self.max_query_tokens is not None and self.max_query_tokens < 1:
-            raise InputError(
-                f"expected max_query_tokens of at least 1, got {self.max_query_tokens}"
-            )
+        given = self.max_query_tokens
+        if given is not None and (not isinstance(given, int) or given < 1):
+            raise InputError(f"expected max_query_tokens as a positive integer, got {given!r}")
 
     def fit(self, query: int, text: int, special: int) -> tuple[int, int]:
         """Tokens of query and text that are kept; both whole where they fit together.

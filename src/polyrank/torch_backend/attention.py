@@ -87,6 +87,8 @@ class Layout:
         )
 
 
+# Left out of torch.compile: a batch's groups differ each time, and each would compile anew.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, at: Layout
 ) -> torch.Tensor:

@@ -79,7 +79,7 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise BackendError(f'expected device "auto", "cpu" or "cuda", got {device!r}') from error
     if chosen.type == "cuda":
         count = torch.cuda.device_count()
