@@ -1,6 +1,6 @@
 """Peak resident memory of the official shape with one pair of 8,192 tokens.
 
-    python benchmarks/memory.py --dtype fp32
+python benchmarks/memory.py --dtype fp32
 """
 
 from __future__ import annotations

@@ -209,6 +209,19 @@ def test_languages_are_averaged_each_for_itself(tmp_path: Path, overlap: Overlap
     assert system.mean("success@1") == pytest.approx(2 / 3)
 
 
+def test_queries_that_cross_languages_are_grouped_by_either_side(
+    tmp_path: Path, overlap: Overlap
+) -> None:
+    c = read_collection(write_collection(tmp_path / "m", ["de>ja", "de>ar", "fr>ja"]))
+    e = evaluate(c, [overlap], run=RUN)
+    counts = {t: {k: len(v) for k, v in g.items()} for t, g in e.groupings.items()}
+    assert counts == {
+        "query language": {"de": 2, "fr": 1},
+        "document language": {"ar": 1, "ja": 2},
+        "language pair": {"de>ar": 1, "de>ja": 1, "fr>ja": 1},
+    }
+
+
 def test_two_scorers_of_one_name_are_told_apart(folder: Path) -> None:
     e = evaluate(read_collection(folder), [Overlap(), Overlap()], run=RUN)
     assert [s.name for s in e.systems] == ["first stage", "overlap", "overlap (2)"]

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from polyrank.evaluation.evaluate import Progress
-from polyrank.evaluation.results import Evaluation, System
+from polyrank.evaluation.results import Evaluation, Groups, System
 
 __all__ = ["cost_of", "most_changed", "print_evaluation", "print_summary", "progress_bar"]
 
 _WIDTH = 110  # columns, where the output is no terminal
-_LANGUAGES = 40  # rows of a table by language
+_LANGUAGES = 30  # rows of a table by language
 _CHANGED = 3
 
 
@@ -39,8 +39,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console.print(_metrics(e))
     if any(s.pairs for s in e.systems):
         console.print(_costs(e))
-    if e.groups:
-        console.print(_languages(e))
+    for title, groups in e.groupings.items():
+        if groups:
+            console.print(_languages(e, title, groups))
     if e.comparisons:
         console.print(_comparisons(e))
     for system in e.systems[1:]:
@@ -120,21 +121,21 @@ def cost_of(system: System) -> list[str]:
     return [f"{system.pairs:,}", f"{system.cached:,}", cut, tokens, *seconds]
 
 
-def _languages(e: Evaluation) -> Table:
+def _languages(e: Evaluation, title: str, groups: Groups) -> Table:
     metric = e.metrics[0]
-    table = _table("language", "queries")
+    table = _table(title, "queries")
     for s in e.systems:
         table.add_column(f"{escape(s.name)} {metric}", justify="right")
-    columns = [e.by_language(s, metric) for s in e.systems]
+    columns = [e.by_language(s, metric, groups) for s in e.systems]
     # The worst first: that is what a reader looks for.
-    names = sorted(e.groups, key=lambda name: columns[-1][name])
+    names = sorted(groups, key=lambda name: columns[-1][name])
     for name in names[:_LANGUAGES]:
         values = (f"{column[name]:.4f}" for column in columns)
-        table.add_row(escape(name), str(len(e.groups[name])), *values)
+        table.add_row(escape(name), str(len(groups[name])), *values)
     if len(names) > _LANGUAGES:
         table.add_row(f"and {len(names) - _LANGUAGES} more, all in results.json", "")
     table.add_section()
-    macro = (f"{e.macro(s, metric):.4f}" for s in e.systems)
+    macro = (f"{sum(column.values()) / len(column):.4f}" for column in columns)
     table.add_row(f"macro-average of {len(names)}", str(len(e.queries)), *macro)
     return table
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from polyrank.evaluation import svg
 from polyrank.evaluation.printing import cost_of, most_changed
-from polyrank.evaluation.results import Evaluation, System
+from polyrank.evaluation.results import Evaluation, Groups, System
 
 __all__ = ["write_report"]
 
@@ -46,7 +46,7 @@ def _summary(evaluations: Sequence[Evaluation]) -> str:
     for e in evaluations:
         found = {s.name: e.macro(s, e.metrics[0]) for s in e.systems[1:]}
         values = [e.macro(e.systems[0], e.metrics[0]), *(found.get(n) for n in names)]
-        drawn.append([v or 0.0 for v in values])
+        drawn.append(values)
         cells = ["–" if v is None else f"{v:.4f}" for v in values]
         rows.append([escape(e.collection), e.metrics[0], str(len(e.queries)), *cells])
     labels = ["first stage", *names]
@@ -69,8 +69,10 @@ def _collection(e: Evaluation) -> str:
     ]
     if e.comparisons:
         parts.append(_section(f"Differences in {metric}", _comparisons(e)))
-    if e.groups:
-        parts.append(_section(f"{metric} by language", _legend(labels) + _languages(e)))
+    for title, groups in e.groupings.items():
+        if groups:
+            chart = _legend(labels) + _languages(e, groups)
+            parts.append(_section(f"{metric} by {title}", chart))
     if len(e.systems) > 1:
         charts = (
             _figure(s, svg.before_after(
@@ -138,17 +140,17 @@ def _comparisons(e: Evaluation) -> str:
     return _table(head, rows) + note
 
 
-def _languages(e: Evaluation) -> str:
-    columns = [e.by_language(s, e.metrics[0]) for s in e.systems]
-    names = sorted(e.groups, key=lambda name: columns[-1][name])
-    macro = [[e.macro(s, e.metrics[0])] for s in e.systems]
+def _languages(e: Evaluation, groups: Groups) -> str:
+    columns = [e.by_language(s, e.metrics[0], groups) for s in e.systems]
+    names = sorted(groups, key=lambda name: columns[-1][name])
+    macro = [[sum(column.values()) / len(column)] for column in columns]
     shown = names[:_BARS]
     series = [
         [*average, *(column[name] for name in shown)]
         for average, column in zip(macro, columns, strict=True)
     ]
     chart = svg.bars(
-        [f"macro ({len(names)})", *(f"{name} ({len(e.groups[name])})" for name in shown)],
+        [f"macro ({len(names)})", *(f"{name} ({len(groups[name])})" for name in shown)],
         series, [s.name for s in e.systems], "Languages, the lowest first",
     )  # fmt: skip
     left = len(names) - len(shown)

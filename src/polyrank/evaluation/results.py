@@ -15,9 +15,11 @@ import numpy.typing as npt
 from polyrank.evaluation.comparison import Comparison, Interval
 from polyrank.evaluation.values import Notice
 
-__all__ = ["Evaluation", "Histogram", "System", "versions"]
+__all__ = ["Evaluation", "Groups", "Histogram", "System", "versions"]
 
 Floats = npt.NDArray[np.float64]
+Groups = dict[str, npt.NDArray[np.int64]]
+"""Language -> places of its queries."""
 _PACKAGES = (
     "polyrank", "numpy", "tokenizers", "torch", "bm25s", "PyStemmer", "onnxruntime",
     "sentence-transformers", "transformers",
@@ -82,19 +84,32 @@ class Evaluation:
     """Depth, seed, versions, command, time."""
 
     @property
-    def groups(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Language -> places of its queries; empty where there is at most one language."""
-        names = sorted(set(self.languages) - {""})
-        if len(names) < 2:
-            return {}
-        languages = np.array(self.languages)
-        return {name: np.flatnonzero(languages == name) for name in names}
+    def groups(self) -> Groups:
+        """Places of each language's queries; empty where there is at most one language."""
+        return _group(self.languages)
 
-    def by_language(self, system: System, metric: str) -> dict[str, float]:
-        """Average of each language."""
+    @property
+    def groupings(self) -> dict[str, Groups]:
+        """`groups` by its title; where queries cross languages, by either side too."""
+        if not self.groups:
+            return {}
+        if not any(">" in name for name in self.groups):
+            return {"language": self.groups}
+        asked = [name.partition(">")[0] for name in self.languages]
+        read = [name.rpartition(">")[2] for name in self.languages]
+        return {
+            "query language": _group(asked),
+            "document language": _group(read),
+            "language pair": self.groups,
+        }
+
+    def by_language(
+        self, system: System, metric: str, groups: Groups | None = None
+    ) -> dict[str, float]:
+        """Average of each language, or of each of other groups."""
         return {
             name: float(system.values[metric][places].mean())
-            for name, places in self.groups.items()
+            for name, places in (self.groups if groups is None else groups).items()
         }
 
     def macro(self, system: System, metric: str) -> float:
@@ -136,11 +151,14 @@ class Evaluation:
             "intervals": {m: asdict(i) for m, i in system.intervals.items()},
             "macro_average": {m: self.macro(system, m) for m in self.metrics},
             "languages": {
-                language: {
-                    "queries": len(places),
-                    **{m: float(system.values[m][places].mean()) for m in self.metrics},
+                title: {
+                    language: {
+                        "queries": len(places),
+                        **{m: float(system.values[m][places].mean()) for m in self.metrics},
+                    }
+                    for language, places in groups.items()
                 }
-                for language, places in self.groups.items()
+                for title, groups in self.groupings.items()
             },
             "pairs": system.pairs,
             "pairs_cached": system.cached,
@@ -149,6 +167,12 @@ class Evaluation:
             "seconds_per_query": None if system.seconds is None else _spread(system.seconds),
             "score_histogram": None if system.histogram is None else asdict(system.histogram),
         }
+
+
+def _group(languages: Sequence[str]) -> Groups:
+    names = sorted(set(languages) - {""})
+    every = np.array(languages)
+    return {n: np.flatnonzero(every == n) for n in names} if len(names) > 1 else {}
 
 
 def _spread(values: Floats) -> dict[str, float]:

@@ -9,13 +9,16 @@ from html import escape
 __all__ = ["bars", "before_after", "distributions", "points"]
 
 _WIDTH = 720
-_LABEL = 150  # room for names on the left
+_LABEL = 164  # room for names on the left
 
 
 def bars(
-    names: Sequence[str], series: Sequence[Sequence[float]], labels: Sequence[str], title: str
+    names: Sequence[str],
+    series: Sequence[Sequence[float | None]],
+    labels: Sequence[str],
+    title: str,
 ) -> str:
-    """Horizontal bars from 0 to 1: one group a name, one bar a series."""
+    """Horizontal bars from 0 to 1: one group a name, one bar a series; None: no bar."""
     thick = 13 if len(series) < 3 else 9
     step = thick * len(series) + 10
     height = step * len(names) + 28
@@ -24,9 +27,11 @@ def bars(
     for row, name in enumerate(names):
         top = row * step + 6
         middle = top + thick * len(series) / 2
-        parts.append(_text(_LABEL - 10, middle + 4, _short(name, 20), "end"))
+        parts.append(_text(_LABEL - 10, middle + 4, _short(name, 22), "end"))
         for n, values in enumerate(series):
             y, value = top + n * thick, values[row]
+            if value is None:
+                continue
             length = max(1.0, room * min(1.0, max(0.0, value)))
             tip = escape(f"{name}, {labels[n]}: {value:.4f}")
             parts.append(
