@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,13 @@ RUN = {
     "q2": {"d3": 1.0},
     "q3": {"d2": 2.0, "d5": 1.0},
 }
+
+
+def test_importing_the_room_loads_no_scorer() -> None:
+    code = "import polyrank.evaluation, sys, json; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    heavy = {"torch", "onnxruntime", "transformers", "sentence_transformers", "bm25s", "Stemmer"}
+    assert not heavy & set(json.loads(out.stdout))
 
 
 def test_every_scorer_is_measured_on_the_same_candidates(folder: Path, overlap: Overlap) -> None:
