@@ -128,8 +128,11 @@ def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _short_bf16(k_GHLK: torch.Tensor) -> bool:
-    """Whether two matrix products beat the fused CPU kernel: 2x at 64-280 tokens, not at 500."""
-    short = k_GHLK.shape[2] <= _MAX_MULTIPLIED_LENGTH
+    """Whether two matrix products beat the fused CPU kernel: 2x at 64-280 tokens, not at 500.
+
+    Not while training, where the scores would be kept for the backward pass.
+    """
+    short = k_GHLK.shape[2] <= _MAX_MULTIPLIED_LENGTH and not k_GHLK.requires_grad
     return short and k_GHLK.dtype == torch.bfloat16 and k_GHLK.device.type == "cpu"
 
 
