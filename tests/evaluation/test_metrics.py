@@ -51,9 +51,12 @@ scores = st.sampled_from([0.0, 1.0, 1.0 + 1e-12, 2.5, -3.0, 16777216.0, 16777217
 runs = st.dictionaries(
     st.sampled_from(["q1", "q2", "q3"]), st.dictionaries(ids, scores, min_size=1), min_size=1
 )
-# Grades below -1 send the C code of pytrec_eval into an endless loop.
+# A query all of whose grades are negative sends the C code of pytrec_eval into an endless loop.
 judgements = st.fixed_dictionaries(
-    {q: st.dictionaries(ids, st.integers(-1, 4), min_size=1) for q in ("q1", "q2", "q3")}
+    {
+        q: st.dictionaries(ids, st.integers(-2, 4)).map(lambda g: {**g, "d0": abs(g.get("d0", 0))})
+        for q in ("q1", "q2", "q3")
+    }
 )
 
 
@@ -88,6 +91,11 @@ def test_bm25_of_trec_dl19_is_as_published(pools: Path) -> None:
     assert collection.candidates is not None
     _, values = evaluate_run(collection.candidates, collection.qrels, ["ndcg@10"])
     assert f"{values['ndcg@10'].mean():.4f}" == "0.5058"
+
+
+def test_a_query_with_negative_grades_only_counts_as_zero() -> None:
+    _, values = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": -1}}, list(NAMES))
+    assert all(v.tolist() == [0.0] for v in values.values())
 
 
 def test_equal_scores_rank_the_greater_id_first() -> None:
