@@ -1,0 +1,165 @@
+"""What a training run is told. Frozen values; read from and written to JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from polyrank.errors import InputError
+
+__all__ = [
+    "LoopConfig",
+    "LossConfig",
+    "MixtureConfig",
+    "PartConfig",
+    "RerankConfig",
+    "from_mapping",
+    "read_config",
+]
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """The optimiser and its rhythm, whatever is learned."""
+
+    steps: int
+    """Optimiser steps of the whole run; the learning rate falls to 0 at the last."""
+    learning_rate: float = 1e-4
+    head_learning_rate: float | None = None
+    """For the head's parameters; None: the same."""
+    warmup_share: float = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = 0.01
+    """For matrices; biases and norms have none."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float | None = 1.0
+    """Largest gradient norm; None: not clipped."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Of the forward pass; weights and optimiser stay fp32."""
+    train_embeddings: bool = False
+    """Whether word, position and type tables learn too."""
+    lora_rank: int | None = None
+    """Train low-rank updates of this rank instead of the linear layers; None: off."""
+    lora_alpha: float = 16.0
+    """An update counts alpha / rank."""
+    ema_decay: float | None = None
+    """Also keep an exponential mean of the weights, saved as the model; None: off."""
+    recompute: bool = False
+    """Recompute layers in the backward pass: half the speed, a fraction of the memory."""
+    seed: int = 0
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    keep_models: int | None = 3
+    """Exported models kept beside the last state; None: all."""
+    evaluate_every: int | None = None
+    """Steps between calls of the evaluation; None: only at the end."""
+    log_every: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartConfig:
+    """One groups file in a mixture."""
+
+    path: str
+    weight: float = 1.0
+    """Share of the draws, relative to the other parts'."""
+    group_size: int = 8
+    """Texts of a group in a step at most."""
+    max_length: int = 192
+    """Limit of a pair in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """Which groups, how many a step."""
+
+    parts: tuple[PartConfig, ...]
+    groups_per_step: int = 16
+    max_batch_tokens: int = 4096
+    """Tokens of one forward pass; a step is as many as its groups need."""
+    language_exponent: float = 0.5
+    """Languages are drawn by size to this power."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """How much each loss counts; 0 is off."""
+
+    contrastive: float = 1.0
+    """InfoNCE, for labelled groups."""
+    temperature: float = 1.0
+    cross_batch: bool = False
+    """Whether positives compete with all negatives of a batch."""
+    listwise: float = 1.0
+    """KL to the teacher's order, for scored groups."""
+    margin: float = 0.1
+    """Squared error of margins, for scored groups."""
+    pointwise: float = 0.0
+    """Binary cross-entropy, for labelled groups."""
+    teacher_scale: float = 1.0
+    """Teacher's logits are multiplied by this before any loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankConfig:
+    """A run that makes a reranker."""
+
+    model: str
+    """Folder to start from; an encoder without a head gets a new one."""
+    data: MixtureConfig
+    loop: LoopConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+_NESTED: dict[str, type[Any]] = {"loop": LoopConfig, "loss": LossConfig, "data": MixtureConfig}
+
+
+def read_config(path: str | Path) -> RerankConfig:
+    """Read a JSON config. Raises InputError naming an unknown or missing key."""
+    try:
+        row = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"expected a config at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"expected JSON in {path}: {error}") from error
+    return from_mapping(RerankConfig, row, where=str(path))
+
+
+def from_mapping(kind: type[C], row: Mapping[str, Any], *, where: str) -> C:
+    """Build a config from JSON. Unknown keys raise, naming the nearest known key."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"expected an object at {where}, got {type(row).__name__}")
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in row:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise InputError(f"expected a key of {kind.__name__}, got {key!r} in {where}{hint}")
+    values: dict[str, Any] = dict(row)
+    for key, nested in _NESTED.items():
+        if key in values and key in known:
+            values[key] = from_mapping(nested, values[key], where=f"{where}: {key}")
+    if kind is MixtureConfig and "parts" in values:
+        values["parts"] = tuple(
+            from_mapping(PartConfig, part, where=f"{where}: parts[{i}]")
+            for i, part in enumerate(values["parts"])
+        )
+    if "betas" in values:
+        values["betas"] = tuple(values["betas"])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"expected every key of {kind.__name__} in {where}: {error}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The JSON form of any config here."""
+    mapping: dict[str, Any] = asdict(config)
+    return mapping

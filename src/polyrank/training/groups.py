@@ -1,0 +1,144 @@
+"""One query with its texts, and files of them. Knows JSON and bytes; no tokens, no tensor.
+
+A groups file is JSONL, one object a line: `query`, `texts`, and optionally `labelled` (the first
+text is the positive, the others are negatives; true unless there are `scores`), `scores` (a
+teacher's logit for each text), `lang` and `source`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from polyrank.errors import InputError
+
+__all__ = ["BadLines", "Group", "GroupFile", "parse_group", "write_groups"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One query and the texts that compete for it."""
+
+    query: str
+    texts: tuple[str, ...]
+    """The positive first, where the group is labelled."""
+    labelled: bool = True
+    """Whether the first text is known to answer the query, and the others not to."""
+    scores: tuple[float, ...] | None = None
+    """A teacher's logit for each text."""
+    lang: str = ""
+    source: str = ""
+
+    def to_json(self) -> str:
+        """One line of a groups file."""
+        row: dict[str, Any] = {"query": self.query, "texts": self.texts}
+        row |= {"labelled": self.labelled, "lang": self.lang, "source": self.source}
+        if self.scores is not None:
+            row["scores"] = self.scores
+        return json.dumps(row, ensure_ascii=False)
+
+
+@dataclass(kw_only=True)
+class BadLines:
+    """Lines that were left out: how many, and where the first were."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+    def add(self, problem: str) -> None:
+        """Count a line; the first eight are kept word by word."""
+        self.count += 1
+        if len(self.first) < 8:
+            self.first = (*self.first, problem)
+
+
+def parse_group(line: str | bytes, where: str) -> Group:
+    """Read one line of a groups file. Raises InputError that says what is wrong at `where`."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"expected JSON at {where}: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"expected a JSON object at {where}, got {type(row).__name__}")
+    query, texts, scores = row.get("query"), row.get("texts"), row.get("scores")
+    if not isinstance(query, str) or not query.strip():
+        raise InputError(f"expected a non-empty `query` at {where}, got {query!r}")
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise InputError(f"expected `texts`, a list of strings, at {where}")
+    if scores is not None:
+        if not isinstance(scores, list) or len(scores) != len(texts):
+            raise InputError(f"expected `scores`, one for each of {len(texts)} texts, at {where}")
+        scores = tuple(map(float, scores))
+    return Group(
+        query=query,
+        texts=tuple(texts),
+        labelled=bool(row.get("labelled", scores is None)),
+        scores=scores,
+        lang=str(row.get("lang", "")),
+        source=str(row.get("source", "")),
+    )
+
+
+def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
+    """Write a groups file; return how many there are."""
+    count = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for count, group in enumerate(groups, 1):
+            file.write(group.to_json() + "\n")
+    return count
+
+
+class GroupFile:
+    """Random access to a groups file that stays on disk; 8 bytes of memory a line.
+
+    Bad lines are left out and counted in `bad`. Opening reads the file once.
+    """
+
+    def __init__(
+        self, path: str | Path, parse: Callable[[str | bytes, str], Group] = parse_group
+    ) -> None:
+        self.path = Path(path)
+        self.bad = BadLines()
+        self._parse = parse
+        offsets: list[int] = []
+        by_lang: dict[str, list[int]] = {}
+        for number, offset, line in self._lines():
+            try:
+                group = parse(line, f"{self.path}:{number}")
+            except InputError as error:
+                self.bad.add(str(error))
+                continue
+            by_lang.setdefault(group.lang, []).append(len(offsets))
+            offsets.append(offset)
+        if not offsets:
+            first = f": {self.bad.first[0]}" if self.bad.first else ", which is empty"
+            raise InputError(f"expected at least one group in {self.path}{first}")
+        self._offsets: npt.NDArray[np.int64] = np.array(offsets, np.int64)
+        self.by_lang = {lang: np.array(rows, np.int64) for lang, rows in sorted(by_lang.items())}
+        """Rows of each language."""
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, row: int) -> Group:
+        with self.path.open("rb") as file:
+            file.seek(int(self._offsets[row]))
+            return self._parse(file.readline(), f"{self.path} at byte {self._offsets[row]}")
+
+    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
+        offset = 0
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise InputError(f"expected a groups file at {self.path}: {error.strerror}") from error
+        with file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, offset, line
+                offset += len(line)

@@ -1,0 +1,127 @@
+"""What a step learns, as the loop sees it: batches of a step, and the loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from polyrank.tokenization import PairTokenizer
+from polyrank.torch_backend.attention import Layout
+from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.batches import GroupBatch, pack_groups
+from polyrank.training.config import LossConfig, MixtureConfig
+from polyrank.training.groups import GroupFile
+from polyrank.training.losses import (
+    info_nce,
+    listwise_kl,
+    margin_mse,
+    pad_groups,
+    pointwise_bce,
+)
+from polyrank.training.sampling import Mixture, Part
+from polyrank.values import Batch
+
+__all__ = ["Objective", "Reranking", "forward_inputs"]
+
+
+class Objective(Protocol):
+    """One kind of training. A step's batches depend on (seed, step) alone."""
+
+    def batches(self, step: int) -> Sequence[Any]:
+        """Batches of a step, each small enough for one forward pass, in a fixed order."""
+        ...
+
+    def loss(self, model: CrossEncoder, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum over the batch's items (not their mean), and sums to log."""
+        ...
+
+    def size(self, batch: Any) -> tuple[int, int]:
+        """(items, tokens) of a batch; a step's loss is divided by all its items."""
+        ...
+
+
+def forward_inputs(
+    batch: Batch, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """What the network's forward pass takes."""
+    ids_T = torch.from_numpy(batch.ids).to(device, torch.long)
+    types_T = torch.from_numpy(batch.type_ids).to(device, torch.long)
+    return ids_T, types_T, Layout.of(batch.cu_lengths, device, dtype)
+
+
+class Reranking:
+    """Groups from a mixture; labelled ones by InfoNCE, scored ones by the teacher's order."""
+
+    def __init__(
+        self,
+        data: MixtureConfig,
+        loss: LossConfig,
+        tokenizer: PairTokenizer,
+        *,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        parts = [
+            Part(
+                file=GroupFile(p.path),
+                weight=p.weight,
+                group_size=p.group_size,
+                max_length=p.max_length,
+            )
+            for p in data.parts
+        ]
+        self.mixture = Mixture(parts, seed=data.seed, exponent=data.language_exponent)
+        self._data, self._loss = data, loss
+        self._tokenizer = tokenizer
+        self._compute_dtype = compute_dtype
+
+    def batches(self, step: int) -> list[GroupBatch]:
+        """The step's groups, packed under the token budget."""
+        drawn = self.mixture.step(step, self._data.groups_per_step)
+        return pack_groups(drawn, self._tokenizer, self._data.max_batch_tokens)
+
+    def size(self, batch: GroupBatch) -> tuple[int, int]:
+        """(groups, tokens)"""
+        return len(batch.groups), batch.tokens
+
+    def loss(self, model: CrossEncoder, batch: GroupBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum of the groups' losses."""
+        device = next(model.parameters()).device
+        logits_S = model(*forward_inputs(batch.batch, device, self._compute_dtype))
+        return group_losses(logits_S, batch, self._loss)
+
+
+def group_losses(
+    logits_S: torch.Tensor, batch: GroupBatch, config: LossConfig
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Weigh the losses of a batch's groups; (sum, sums to log)."""
+    device = logits_S.device
+    logits_GN, mask_GN = pad_groups(logits_S, batch.sizes)
+    total = logits_S.new_zeros(())
+    logged: dict[str, float] = {}
+    rows = [g for g, group in enumerate(batch.groups) if group.labelled]
+    if rows:
+        at = torch.tensor(rows, device=device)
+        x, m = logits_GN[at], mask_GN[at]
+        nce = info_nce(x, m, temperature=config.temperature, cross_batch=config.cross_batch).sum()
+        total = total + config.contrastive * nce
+        right = x.masked_fill(~m, -torch.inf).argmax(1) == 0
+        logged |= {"nce": float(nce.detach()), "labelled": len(rows)}
+        logged["right"] = float(right.sum())
+        if config.pointwise:
+            labels = torch.zeros_like(x)
+            labels[:, 0] = 1.0
+            total = total + config.pointwise * pointwise_bce(x, labels, m).sum()
+    rows = [g for g, group in enumerate(batch.groups) if group.scores is not None]
+    if rows:
+        at = torch.tensor(rows, device=device)
+        scores = [s for g in rows for s in batch.groups[g].scores or ()]
+        wanted_S = torch.tensor(scores, device=device) * config.teacher_scale
+        t, m = pad_groups(wanted_S, [len(batch.groups[g].texts) for g in rows])
+        x = logits_GN[at, : t.shape[1]]
+        kl, margin = listwise_kl(x, t, m).sum(), margin_mse(x, t, m).sum()
+        total = total + config.listwise * kl + config.margin * margin
+        logged |= {"kl": float(kl.detach()), "margin": float(margin.detach())}
+        logged["scored"] = len(rows)
+    return total, logged

@@ -1,0 +1,65 @@
+"""Train a reranker from an encoder or from another reranker: the front that a command calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from polyrank.checkpoint import Array, Checkpoint, canonical_shapes, load_checkpoint
+from polyrank.tokenization import PairTokenizer
+from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.config import RerankConfig, to_mapping
+from polyrank.training.loop import Evaluate, train
+from polyrank.training.objective import Reranking
+from polyrank.training.state import export_model, prune_models, write_json
+
+__all__ = ["train_reranker", "with_head"]
+
+
+def with_head(checkpoint: Checkpoint, *, seed: int, std: float = 0.02) -> Checkpoint:
+    """The checkpoint with a head: its own, or a new one with normal weights and zero biases."""
+    if checkpoint.has_head:
+        return checkpoint
+    rng = np.random.default_rng(seed)
+    arrays = dict(checkpoint.arrays)
+    for name, shape in canonical_shapes(checkpoint.config).items():
+        if name.startswith("head."):
+            values = rng.normal(0.0, std, shape) if name.endswith("weight") else np.zeros(shape)
+            arrays[name] = Array(values.astype(np.float32))
+    return replace(checkpoint, arrays=arrays)
+
+
+def train_reranker(
+    config: RerankConfig,
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    evaluate: Evaluate | None = None,
+    say: Callable[[str], None] | None = None,
+) -> CrossEncoder:
+    """Run, or go on with, the training that `config` describes; models go to `folder`."""
+    folder, start = Path(folder), Path(config.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = with_head(
+        load_checkpoint(start, require_head=False), seed=config.loop.seed
+    )
+    tokenizer = PairTokenizer.from_folder(start)
+    model = CrossEncoder.from_checkpoint(checkpoint, device=device)
+    dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
+    objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
+    write_json(folder / "config.json", to_mapping(config))
+    for part in objective.mixture.parts:
+        if say is not None and part.file.bad.count:
+            say(f"{part.file.path}: left out {part.file.bad.count} bad lines: {part.file.bad.first}")
+
+    def export(model: CrossEncoder, step: int) -> None:
+        export_model(folder / f"step-{step:06d}", model, checkpoint, start)
+        prune_models(folder, config.loop.keep_models)
+
+    return train(
+        model, objective, config.loop, folder, export=export, evaluate=evaluate, say=say
+    )

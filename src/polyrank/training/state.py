@@ -1,0 +1,73 @@
+"""A run's folder: the state to resume from, written whole or not at all, and exported models."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyrank.checkpoint import Checkpoint, save_checkpoint
+from polyrank.errors import CheckpointError
+from polyrank.torch_backend.encoder import CrossEncoder
+
+__all__ = ["export_model", "load_state", "save_state"]
+
+_STATE = "state.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the run's state. A kill at any moment leaves the old state or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{_STATE}.part"
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / _STATE)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The run's last state; None where there is none yet."""
+    path = folder / _STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"expected a training state at {path}: {error}; remove the file to start over"
+        ) from error
+    return state
+
+
+def export_model(
+    folder: Path, model: CrossEncoder, start: Checkpoint, tokenizer_folder: Path | None
+) -> None:
+    """Write the model as a folder that any loader of the family reads, with its tokenizer."""
+    checkpoint = Checkpoint(config=model.config, arrays=model.arrays(), source=start.source)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_checkpoint(part, checkpoint, layout="native")
+    if tokenizer_folder is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (tokenizer_folder / name).exists():
+                shutil.copyfile(tokenizer_folder / name, part / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def prune_models(folder: Path, keep: int | None) -> None:
+    """Remove all but the last exported models of a run."""
+    if keep is not None:
+        for old in sorted(folder.glob("step-*[0-9]"))[:-keep]:
+            shutil.rmtree(old)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people to read."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
