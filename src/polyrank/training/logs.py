@@ -3,11 +3,72 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunLog"]
+__all__ = ["RunLog", "StepReport", "Window"]
+
+# Sums that an objective logs, and the count that makes each a mean.
+_MEANS = {
+    "nce": "labelled",
+    "right": "labelled",
+    "kl": "scored",
+    "margin": "scored",
+    "mlm": "masked",
+    "hits": "masked",
+    "hidden": "tokens",
+    "last": "tokens",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step did."""
+
+    loss: float
+    """Mean over the step's items."""
+    grad_norm: float
+    """Before clipping."""
+    items: int
+    tokens: int
+    logged: Mapping[str, float]
+    """The objective's sums over the step."""
+
+
+class Window:
+    """The steps since the last logged one."""
+
+    def __init__(self) -> None:
+        self._reports: list[StepReport] = []
+        self._since = time.perf_counter()
+
+    def add(self, report: StepReport) -> None:
+        """Take in a step."""
+        self._reports.append(report)
+
+    def flush(self, rate: float) -> dict[str, float]:
+        """Means since the last call. `right` is the share of labelled groups won; `rate` that of
+        the peak learning rate."""
+        seconds = time.perf_counter() - self._since
+        sums: dict[str, float] = {}
+        for report in self._reports:
+            for name, value in report.logged.items():
+                sums[name] = sums.get(name, 0.0) + value
+        n = len(self._reports)
+        means = {
+            "loss": sum(r.loss for r in self._reports) / n,
+            "grad_norm": sum(r.grad_norm for r in self._reports) / n,
+            "tokens_per_s": sum(r.tokens for r in self._reports) / max(seconds, 1e-9),
+            "rate": rate,
+        }
+        for name, count in _MEANS.items():
+            if sums.get(count) and name in sums:
+                means[name] = sums[name] / sums[count]
+        self._reports, self._since = [], time.perf_counter()
+        return means
 
 
 class RunLog:

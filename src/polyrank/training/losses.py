@@ -64,12 +64,8 @@ def listwise_kl(
 
     The factor keeps the gradient's size independent of the temperature (arXiv 1503.02531).
     """
-    student_GN = F.log_softmax(
-        (logits_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1
-    )
-    wanted_GN = F.log_softmax(
-        (teacher_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1
-    )
+    student_GN = F.log_softmax((logits_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1)
+    wanted_GN = F.log_softmax((teacher_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1)
     terms_GN = (wanted_GN.exp() * (wanted_GN - student_GN)).masked_fill(~mask_GN, 0.0)
     return terms_GN.sum(1) * temperature**2
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from polyrank.training.config import LoopConfig
 
-__all__ = ["Ema", "learning_rate_factor", "make_optimizer", "trainable"]
+__all__ = ["Ema", "freeze_embeddings", "learning_rate_factor", "make_optimizer", "trainable"]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -18,7 +18,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def freeze_embeddings(model: nn.Module) -> None:
     """Keep word, position and type tables, and the norm after them, as they are."""
     for name, parameter in model.named_parameters():
-        if name.startswith("embeddings."):
+        if "embeddings." in name:
             parameter.requires_grad_(False)
 
 

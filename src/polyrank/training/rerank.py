@@ -14,6 +14,7 @@ from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import RerankConfig, to_mapping
 from polyrank.training.loop import Evaluate, train
+from polyrank.training.lora import add_lora, merged
 from polyrank.training.objective import Reranking
 from polyrank.training.state import export_model, prune_models, write_json
 
@@ -44,22 +45,22 @@ def train_reranker(
     """Run, or go on with, the training that `config` describes; models go to `folder`."""
     folder, start = Path(folder), Path(config.model)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = with_head(
-        load_checkpoint(start, require_head=False), seed=config.loop.seed
-    )
+    checkpoint = with_head(load_checkpoint(start, require_head=False), seed=config.loop.seed)
     tokenizer = PairTokenizer.from_folder(start)
     model = CrossEncoder.from_checkpoint(checkpoint, device=device)
+    if config.loop.lora_rank is not None:
+        add_lora(model, config.loop.lora_rank, config.loop.lora_alpha, seed=config.loop.seed)
     dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
     objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
     write_json(folder / "config.json", to_mapping(config))
     for part in objective.mixture.parts:
         if say is not None and part.file.bad.count:
-            say(f"{part.file.path}: left out {part.file.bad.count} bad lines: {part.file.bad.first}")
+            say(
+                f"{part.file.path}: left out {part.file.bad.count} bad lines: {part.file.bad.first}"
+            )
 
     def export(model: CrossEncoder, step: int) -> None:
-        export_model(folder / f"step-{step:06d}", model, checkpoint, start)
+        export_model(folder / f"step-{step:06d}", merged(model), checkpoint, start)
         prune_models(folder, config.loop.keep_models)
 
-    return train(
-        model, objective, config.loop, folder, export=export, evaluate=evaluate, say=say
-    )
+    return train(model, objective, config.loop, folder, export=export, evaluate=evaluate, say=say)

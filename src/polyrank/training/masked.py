@@ -1,0 +1,160 @@
+"""Masked language modelling: an encoder from text alone (mGTE, arXiv 2407.19669, section 2.2).
+
+No next-sentence task; packed sequences; the vocabulary's logits are computed at the masked places
+only, which is most of what a large vocabulary costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from polyrank.checkpoint import Checkpoint
+from polyrank.tokenization import PairTokenizer
+from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.config import LoopConfig
+from polyrank.training.loop import train
+from polyrank.training.objective import forward_inputs
+from polyrank.training.state import export_model
+from polyrank.training.texts import TextMixture
+from polyrank.values import Batch, Encoding, pack
+
+__all__ = ["MaskedLanguageModel", "MaskedText", "Stage", "pretrain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One part of pre-training: short texts first, then long ones with a larger RoPE base."""
+
+    loop: LoopConfig
+    max_length: int
+    """Of a sequence, in tokens."""
+    rope_theta: float | None = None
+    """RoPE's base; None: the checkpoint's own."""
+    sequences_per_step: int = 64
+    max_batch_tokens: int = 8192
+    masked_share: float = 0.3
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskedBatch:
+    """A packed batch with places to guess. M of them."""
+
+    batch: Batch
+    places: np.ndarray
+    """[M] index of each masked token in the batch."""
+    answers: np.ndarray
+    """[M] what stood there."""
+
+
+class MaskedLanguageModel(nn.Module):
+    """An encoder and BERT's head for it; the output matrix is the word table."""
+
+    def __init__(self, encoder: CrossEncoder) -> None:
+        super().__init__()
+        D = encoder.config.hidden_size
+        self.encoder = encoder
+        self.dense = nn.Linear(D, D)
+        self.norm = nn.LayerNorm(D, eps=encoder.config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
+
+    def forward(self, batch: MaskedBatch, dtype: torch.dtype) -> torch.Tensor:
+        """[M, V] logits at the masked places."""
+        device = self.bias.device
+        x_TD = self.encoder.hidden_states(*forward_inputs(batch.batch, device, dtype))[-1]
+        x_MD = x_TD[torch.from_numpy(batch.places).to(device)]
+        x_MD = self.norm(F.gelu(self.dense(x_MD)))
+        return F.linear(x_MD, self.encoder.embeddings.word.weight, self.bias)
+
+
+class MaskedText:
+    """The objective: guess the masked tokens of texts from a mixture."""
+
+    def __init__(
+        self, texts: TextMixture, stage: Stage, *, mask_id: int, special: Sequence[int]
+    ) -> None:
+        self._texts, self._stage = texts, stage
+        self._mask_id = mask_id
+        self._special = np.array(sorted(set(special)), np.int32)
+        bf16 = stage.loop.dtype == "bf16"
+        self._dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def batches(self, step: int) -> list[MaskedBatch]:
+        """The step's sequences, masked anew each time they come."""
+        n = self._stage.sequences_per_step
+        drawn = sorted((self._texts.draw(step * n + i) for i in range(n)), key=len)
+        rng = np.random.default_rng((self._stage.seed, 3, step))
+        chunks: list[list[Encoding]] = [[]]
+        for sequence in drawn:
+            used = sum(map(len, chunks[-1]))
+            if chunks[-1] and used + len(sequence) > self._stage.max_batch_tokens:
+                chunks.append([])
+            chunks[-1].append(sequence)
+        return [self._mask(pack(chunk), rng) for chunk in chunks]
+
+    def size(self, batch: MaskedBatch) -> tuple[int, int]:
+        """(masked tokens, tokens)"""
+        return len(batch.places), len(batch.batch.ids)
+
+    def loss(self, model: Any, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum of the cross-entropies of the masked tokens."""
+        logits_MV = model(batch, self._dtype).float()
+        answers_M = torch.from_numpy(batch.answers).to(logits_MV.device, torch.long)
+        total = F.cross_entropy(logits_MV, answers_M, reduction="sum")
+        hits = float((logits_MV.argmax(1) == answers_M).sum())
+        return total, {"mlm": float(total.detach()), "hits": hits, "masked": len(answers_M)}
+
+    def _mask(self, batch: Batch, rng: np.random.Generator) -> MaskedBatch:
+        """Of the masked places 80 % read <mask>, 10 % a token from elsewhere, 10 % themselves."""
+        open_places = np.flatnonzero(~np.isin(batch.ids, self._special))
+        # At least one, so that no batch is without items.
+        n = max(1, round(len(open_places) * self._stage.masked_share)) if len(open_places) else 0
+        places = np.sort(rng.choice(open_places, n, replace=False)) if n else open_places[:0]
+        kind = rng.random(n)
+        ids = batch.ids.copy()
+        ids[places[kind < 0.8]] = self._mask_id
+        random = places[(kind >= 0.8) & (kind < 0.9)]
+        ids[random] = batch.ids[rng.choice(open_places, len(random))] if len(random) else []
+        return MaskedBatch(batch=replace(batch, ids=ids), places=places, answers=batch.ids[places])
+
+
+def pretrain(
+    start: Checkpoint,
+    tokenizer_folder: str | Path,
+    texts: dict[str, str | Path],
+    stages: Sequence[Stage],
+    folder: str | Path,
+    *,
+    mask_token: str = "<mask>",
+    device: str = "cpu",
+    say: Callable[[str], None] | None = None,
+) -> CrossEncoder:
+    """Train an encoder on text, stage after stage; each stage resumes by itself.
+
+    `texts` is language -> a plain file. The last stage's encoder is written to `folder`/encoder.
+    """
+    folder = Path(folder)
+    tokenizer = PairTokenizer.from_folder(tokenizer_folder)
+    mask_id = tokenizer.token_id(mask_token)
+    t = tokenizer.template
+    special = (*t.prefix, *t.middle, *t.suffix)
+    arrays = {n: a for n, a in start.arrays.items() if not n.startswith("head.")}
+    encoder = CrossEncoder.from_checkpoint(replace(start, arrays=arrays), device=device)
+    torch.manual_seed(stages[0].seed if stages else 0)
+    model = MaskedLanguageModel(encoder).to(device)
+    for i, stage in enumerate(stages):
+        if stage.rope_theta is not None:
+            encoder.config = replace(encoder.config, rope_theta=stage.rope_theta)
+        mixture = TextMixture(texts, tokenizer, max_length=stage.max_length, seed=stage.seed)
+        objective = MaskedText(mixture, stage, mask_id=mask_id, special=special)
+        train(model, objective, stage.loop, folder / f"stage-{i + 1}", say=say)
+    export_model(folder / "encoder", encoder, start, Path(tokenizer_folder))
+    return encoder

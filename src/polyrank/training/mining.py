@@ -1,0 +1,151 @@
+"""Hard negatives: texts that look like an answer and are not. Resumable; writes groups.
+
+Candidates come from a search (BM25, a bi-encoder, or both). A candidate that a judge scores
+above the positive's score less a margin is likely an unlabelled answer and is left out
+(NV-Retriever, arXiv 2407.15831, section 4).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from polyrank.errors import InputError
+from polyrank.training.groups import Group
+
+__all__ = ["Judge", "MiningConfig", "Search", "mine"]
+
+
+class Search(Protocol):
+    """Finds texts for queries: `LexicalIndex`, `VectorIndex`."""
+
+    def search(
+        self, queries: Sequence[str], k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """[N, k] best texts by index, best first, and their scores."""
+        ...
+
+
+Judge = Callable[[Sequence[tuple[str, str]]], npt.NDArray[np.float32]]
+"""[N] scores of (query, text) pairs, higher is better; compared within one query only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningConfig:
+    """What is kept of the candidates. Ranks count from 0."""
+
+    hard: int = 6
+    """Negatives taken from the candidates."""
+    easy: int = 4
+    """Negatives drawn at random from all texts."""
+    skip_best: int = 0
+    """Best candidates left out unseen, for data with many unlabelled answers."""
+    depth: int = 50
+    """Candidates taken from each search."""
+    margin: float = 0.0
+    """A candidate must score below the positive by this, in the judge's units."""
+    relative: bool = False
+    """Whether `margin` is a share of the positive's score (.05: below 95 % of it)."""
+    batch: int = 64
+    """Queries between two writes."""
+    seed: int = 0
+
+
+def mine(
+    groups: Sequence[Group],
+    texts: Sequence[str],
+    searches: Sequence[Search],
+    config: MiningConfig,
+    out: str | Path,
+    *,
+    judge: Judge | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Add negatives from `texts` to labelled groups, and write them to `out`, in order.
+
+    A run that was stopped goes on after the last whole line; its negatives are those of an
+    uninterrupted run. Returns how many groups the file has. Raises InputError where `out` was
+    begun with other settings.
+    """
+    if not searches or not texts:
+        raise InputError("expected at least one search and one text to mine from, got none")
+    out = Path(out)
+    done = _resume(out, config, len(groups), len(texts))
+    with out.open("a", encoding="utf-8") as file:
+        for start in range(done, len(groups), config.batch):
+            chunk = groups[start : start + config.batch]
+            found = [
+                search.search([g.query for g in chunk], config.depth)[0] for search in searches
+            ]
+            for i, group in enumerate(chunk):
+                rng = np.random.default_rng((config.seed, start + i))
+                candidates = _interleave([list(map(int, hits[i])) for hits in found])
+                file.write(_with_negatives(group, texts, candidates, config, judge, rng) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            if progress is not None:
+                progress(start + len(chunk), len(groups))
+    return len(groups)
+
+
+def _with_negatives(
+    group: Group,
+    texts: Sequence[str],
+    candidates: Iterable[int],
+    config: MiningConfig,
+    judge: Judge | None,
+    rng: np.random.Generator,
+) -> str:
+    own = set(group.texts)
+    fresh = dict.fromkeys(texts[c] for c in list(candidates)[config.skip_best :])
+    hard = [text for text in fresh if text not in own]
+    if judge is not None and hard:
+        scores = judge([(group.query, t) for t in (group.texts[0], *hard)])
+        limit = scores[0] - (abs(scores[0]) * config.margin if config.relative else config.margin)
+        hard = [text for text, score in zip(hard, scores[1:], strict=True) if score < limit]
+    hard = hard[: config.hard]
+    drawn = rng.integers(0, len(texts), 4 * config.easy)
+    taken = own | set(hard)
+    easy = [t for t in dict.fromkeys(texts[int(i)] for i in drawn) if t not in taken]
+    return replace(group, texts=(*group.texts, *hard, *easy[: config.easy])).to_json()
+
+
+def _interleave(lists: list[list[int]]) -> list[int]:
+    """The best of each search, then the second of each; no index twice."""
+    merged: dict[int, None] = {}
+    for rank in range(max(map(len, lists))):
+        for found in lists:
+            if rank < len(found):
+                merged.setdefault(found[rank])
+    return list(merged)
+
+
+def _resume(out: Path, config: MiningConfig, groups: int, texts: int) -> int:
+    """Whole lines already there; a line cut by a kill is taken off."""
+    settings = {**vars(config), "groups": groups, "texts": texts}
+    settings.pop("batch")
+    beside = out.with_name(out.name + ".mining.json")
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        return 0
+    begun = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    if begun != settings:
+        raise InputError(
+            f"expected {out} to have been begun with the same groups, texts and settings, got "
+            f"{begun}; remove it to mine anew"
+        )
+    whole, end = 0, 0
+    with out.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                whole, end = whole + 1, end + len(line)
+        file.truncate(end)
+    return whole

@@ -1,0 +1,164 @@
+"""Training data as others write it -> labelled groups. Streams; nothing is held but ids and texts.
+
+| format | a line or a folder |
+|---|---|
+| groups | JSONL of `polyrank.training.groups`; also a teacher's scored groups |
+| pairs | JSONL: `query`, `positive`, and optionally `negative` or `negatives`, `title`, `lang` |
+| triples | three columns: query, positive, negative, separated by tabs |
+| beir | a folder: corpus.jsonl, queries.jsonl, qrels/NAME.tsv |
+
+Files may be compressed (.gz, .xz). A bad line is left out, counted, and named in `BadLines`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import lzma
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from polyrank.errors import InputError
+from polyrank.training.groups import BadLines, Group, parse_group
+
+__all__ = ["read_beir", "read_groups", "read_pairs", "read_triples"]
+
+
+def open_text(path: str | Path) -> IO[str]:
+    """Open a UTF-8 file, compressed or not. Raises InputError where there is none."""
+    path = Path(path)
+    opener: Callable[..., Any] = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        file: IO[str] = opener(path, "rt", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"expected a file at {path}: {error.strerror}") from error
+    return file
+
+
+def read_groups(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
+    """Groups as written by mining or scored by a teacher."""
+    yield from _good(path, parse_group, bad)
+
+
+def read_pairs(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
+    """Query, positive, negatives; a `title` goes before the positive, as documents are read."""
+    yield from _good(path, _parse_pair, bad)
+
+
+def read_triples(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
+    """Lines of query, positive, negative; following lines of one query and positive are joined."""
+    triples = _good(path, _parse_triple, bad)
+    for (query, positive), same in itertools.groupby(triples, key=lambda t: t[:2]):
+        yield Group(query=query, texts=(positive, *dict.fromkeys(t[2] for t in same)))
+
+
+def read_beir(
+    folder: str | Path, split: str = "train", bad: BadLines | None = None
+) -> Iterator[Group]:
+    """A query with each text judged to answer it, and the texts judged not to (grade 0).
+
+    The corpus stays in memory. Raises InputError where a judged id is in neither file.
+    """
+    folder = Path(folder)
+    corpus = dict(_good(_found(folder, "corpus.jsonl"), _parse_text, bad))
+    queries = dict(_good(_found(folder, "queries.jsonl"), _parse_text, bad))
+    judged: dict[str, list[tuple[str, int]]] = {}
+    path = _found(folder / "qrels", f"{split}.tsv")
+    for query, text, grade in _good(path, _parse_judgement, bad):
+        if query not in queries or text not in corpus:
+            where = "queries.jsonl" if query not in queries else "corpus.jsonl"
+            name = query if query not in queries else text
+            raise InputError(f"expected the id {name!r} of {path} in {where}, found none")
+        judged.setdefault(query, []).append((text, grade))
+    for query, texts in judged.items():
+        negatives = [corpus[t] for t, grade in texts if grade <= 0]
+        for text, grade in texts:
+            if grade > 0:
+                yield Group(query=queries[query], texts=(corpus[text], *negatives))
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _good(
+    path: str | Path, parse: Callable[[str, str], Any], bad: BadLines | None
+) -> Iterator[Any]:
+    """Parsed lines; the bad ones are counted, or raise where nobody counts."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = parse(line, f"{path}:{number}")
+            except InputError as error:
+                if bad is None:
+                    raise
+                bad.add(str(error))
+                continue
+            if value is not None:
+                yield value
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"expected JSON at {where}: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"expected a JSON object at {where}, got {type(row).__name__}")
+    return row
+
+
+def _field(row: dict[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"expected a non-empty string in {key!r} at {where}, got {value!r}")
+    return value
+
+
+def _parse_pair(line: str, where: str) -> Group:
+    row = _row(line, where)
+    positive = _field(row, "positive", where)
+    if row.get("title"):
+        positive = f"{_field(row, 'title', where)} {positive}"
+    negatives = row.get("negatives") or ([row["negative"]] if row.get("negative") else [])
+    if not isinstance(negatives, list) or not all(isinstance(n, str) for n in negatives):
+        raise InputError(f"expected strings in 'negatives' at {where}, got {negatives!r}")
+    texts = tuple(dict.fromkeys([positive, *negatives]))
+    query, lang = _field(row, "query", where), str(row.get("lang", ""))
+    return Group(query=query, texts=texts, lang=lang, source=str(row.get("source", "")))
+
+
+def _parse_triple(line: str, where: str) -> tuple[str, ...]:
+    columns = tuple(line.rstrip("\r\n").split("\t"))
+    if len(columns) != 3 or not all(c.strip() for c in columns):
+        raise InputError(
+            f"expected query, positive and negative between tabs at {where}, got "
+            f"{len(columns)} columns"
+        )
+    return columns
+
+
+def _parse_text(line: str, where: str) -> tuple[str, str]:
+    row = _row(line, where)
+    text = _field(row, "text", where)
+    return _field(row, "_id", where), f"{row['title']} {text}" if row.get("title") else text
+
+
+def _parse_judgement(line: str, where: str) -> tuple[str, str, int] | None:
+    columns = line.split()
+    if columns[0] in ("query-id", "query_id"):
+        return None
+    # BEIR has three columns; TREC has four, the second of them unused.
+    if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdigit():
+        raise InputError(f"expected query id, text id and grade at {where}, got {line.strip()!r}")
+    return columns[0], columns[-2], int(columns[-1])
+
+
+def _found(folder: Path, name: str) -> Path:
+    for suffix in ("", ".gz", ".xz"):
+        if (folder / (name + suffix)).exists():
+            return folder / (name + suffix)
+    raise InputError(f"expected {name} (or .gz, .xz) in {folder}; a BEIR folder has one")

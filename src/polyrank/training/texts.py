@@ -1,0 +1,97 @@
+"""Plain text for language modelling: lines of files by language, drawn by (seed, number)."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from polyrank.errors import InputError
+from polyrank.tokenization import PairTokenizer
+from polyrank.values import Encoding
+
+__all__ = ["TextMixture", "unpack"]
+
+
+def unpack(path: str | Path, folder: str | Path) -> Path:
+    """A plain copy of a compressed file, for random access; made once."""
+    path, folder = Path(path), Path(folder)
+    opener: Callable[..., Any] | None = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    if opener is None:
+        return path
+    plain = folder / path.stem
+    if not plain.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = plain.with_name(plain.name + ".part")
+        with opener(path, "rb") as packed, part.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        part.replace(plain)
+    return plain
+
+
+class _Lines:
+    """Random access to the lines of a file that stays on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        offsets, offset = [], 0
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if line.strip():
+                        offsets.append(offset)
+                    offset += len(line)
+        except OSError as error:
+            raise InputError(f"expected a text file at {path}: {error.strerror}") from error
+        if not offsets:
+            raise InputError(f"expected at least one line of text in {path}, found none")
+        self.offsets: npt.NDArray[np.int64] = np.array(offsets, np.int64)
+
+    def run(self, row: int, characters: int) -> list[str]:
+        """Lines from one on, until there are enough characters or the file ends."""
+        lines: list[str] = []
+        with self.path.open("rb") as file:
+            file.seek(int(self.offsets[row]))
+            while sum(map(len, lines)) < characters and (line := file.readline()):
+                lines.append(line.decode("utf-8", errors="replace").strip())
+        return [line for line in lines if line]
+
+
+class TextMixture:
+    """An endless, reproducible stream of sequences; languages by size to a power."""
+
+    def __init__(
+        self,
+        paths: Mapping[str, str | Path],
+        tokenizer: PairTokenizer,
+        *,
+        max_length: int,
+        seed: int,
+        exponent: float = 0.5,
+    ) -> None:
+        if not paths:
+            raise InputError("expected at least one text file, got none")
+        self._files = [_Lines(Path(p)) for _, p in sorted(paths.items())]
+        shares = np.array([len(f.offsets) for f in self._files], np.float64) ** exponent
+        self._shares: npt.NDArray[np.float64] = shares / shares.sum()
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._seed = seed
+
+    def draw(self, number: int) -> Encoding:
+        """Lines from a random one on, as one sequence of at most `max_length` tokens."""
+        rng = np.random.default_rng((self._seed, number))
+        file = self._files[int(rng.choice(len(self._files), p=self._shares))]
+        # A token is one character at least, and four on average.
+        lines = file.run(int(rng.integers(len(file.offsets))), 4 * self._max_length)
+        t = self._tokenizer.template
+        room = self._max_length - len(t.prefix) - len(t.suffix)
+        ids = self._tokenizer.tokenize(["\n".join(lines)])[0][:room]
+        whole = np.concatenate([t.prefix, ids, t.suffix], dtype=np.int32)
+        return Encoding(ids=whole, type_split=len(whole), tokens_given=len(whole))
