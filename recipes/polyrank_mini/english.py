@@ -28,8 +28,46 @@ from polyrank.training.lexical import LexicalIndex, words
 QA = ("covid-faq.en", "covid-qa.en", "masakhanews.en", "pira.en", "pubmedqa.en")
 WEAK = ("freecodecamp-guide", "gnome-help", "libreoffice-help", "hf-course", "opensource-guide")
 WEAK += ("debian-reference", "debian-faq", "javascript-questions", "tldr", "monero-site")
-STOP = set(
-    ["a", "an", "and", "are", "as", "at", "be", "by", "did", "do", "does", "for", "from", "had", "has", "have", "how", "in", "is", "it", "of", "on", "or", "that", "the", "to", "was", "were", "what", "when", "where", "which", "who", "whom", "why", "will", "with"]
+STOP = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "in",
+        "is",
+        "it",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "why",
+        "will",
+        "with",
+    ]
 )
 PASSAGE_WORDS = 70
 

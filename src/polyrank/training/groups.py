@@ -87,11 +87,8 @@ def parse_group(line: str | bytes, where: str) -> Group:
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     """Write a groups file; return how many there are."""
-    count = 0
     with Path(path).open("w", encoding="utf-8") as file:
-        for count, group in enumerate(groups, 1):
-            file.write(group.to_json() + "\n")
-    return count
+        return sum(1 for g in groups if file.write(g.to_json() + "\n"))
 
 
 class GroupFile:

@@ -145,7 +145,7 @@ def _backward(
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"):
             total, sums = objective.loss(model, batch)
-        (total / items).backward()
+        torch.autograd.backward(total / items)
     except RuntimeError as error:
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
         if not out_of_memory and "can't allocate memory" not in str(error):

@@ -8,7 +8,7 @@ weigh groups and divide by the whole step's count.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from polyrank.errors import InputError
 
@@ -25,7 +25,7 @@ def pad_groups(values_S: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, 
             "every text of a group has one"
         )
     values_GN = torch.nn.utils.rnn.pad_sequence(
-        list(values_S.split(sizes)), batch_first=True, padding_value=0.0
+        list(torch.split(values_S, sizes)), batch_first=True, padding_value=0.0
     )
     places_N = torch.arange(values_GN.shape[1], device=values_S.device)
     counts_G = torch.tensor(sizes, device=values_S.device)
@@ -46,7 +46,7 @@ def info_nce(
     """
     scaled_GN = (logits_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW)
     if not cross_batch:
-        return -F.log_softmax(scaled_GN, dim=1)[:, 0]
+        return -functional.log_softmax(scaled_GN, dim=1)[:, 0]
     negatives = scaled_GN[:, 1:].flatten()
     rest_G = negatives.logsumexp(0) if len(negatives) else scaled_GN.new_tensor(_FAR_BELOW)
     positives_G = scaled_GN[:, 0]
@@ -64,8 +64,12 @@ def listwise_kl(
 
     The factor keeps the gradient's size independent of the temperature (arXiv 1503.02531).
     """
-    student_GN = F.log_softmax((logits_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1)
-    wanted_GN = F.log_softmax((teacher_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1)
+    student_GN = functional.log_softmax(
+        (logits_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1
+    )
+    wanted_GN = functional.log_softmax(
+        (teacher_GN / temperature).masked_fill(~mask_GN, _FAR_BELOW), dim=1
+    )
     terms_GN = (wanted_GN.exp() * (wanted_GN - student_GN)).masked_fill(~mask_GN, 0.0)
     return terms_GN.sum(1) * temperature**2
 
@@ -88,5 +92,5 @@ def pointwise_bce(
     logits_GN: torch.Tensor, labels_GN: torch.Tensor, mask_GN: torch.Tensor
 ) -> torch.Tensor:
     """[G] mean binary cross-entropy of a group's texts; labels in 0..1."""
-    errors_GN = F.binary_cross_entropy_with_logits(logits_GN, labels_GN, reduction="none")
+    errors_GN = functional.binary_cross_entropy_with_logits(logits_GN, labels_GN, reduction="none")
     return errors_GN.masked_fill(~mask_GN, 0.0).sum(1) / mask_GN.sum(1)

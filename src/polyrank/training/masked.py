@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from polyrank.checkpoint import Checkpoint
 from polyrank.tokenization import PairTokenizer
@@ -71,8 +71,8 @@ class MaskedLanguageModel(nn.Module):
         device = self.bias.device
         x_TD = self.encoder.hidden_states(*forward_inputs(batch.batch, device, dtype))[-1]
         x_MD = x_TD[torch.from_numpy(batch.places).to(device)]
-        x_MD = self.norm(F.gelu(self.dense(x_MD)))
-        return F.linear(x_MD, self.encoder.embeddings.word.weight, self.bias)
+        x_MD = self.norm(functional.gelu(self.dense(x_MD)))
+        return functional.linear(x_MD, self.encoder.embeddings.word.weight, self.bias)
 
 
 class MaskedText:
@@ -108,7 +108,7 @@ class MaskedText:
         """Sum of the cross-entropies of the masked tokens."""
         logits_MV = model(batch, self._dtype).float()
         answers_M = torch.from_numpy(batch.answers).to(logits_MV.device, torch.long)
-        total = F.cross_entropy(logits_MV, answers_M, reduction="sum")
+        total = functional.cross_entropy(logits_MV, answers_M, reduction="sum")
         hits = float((logits_MV.argmax(1) == answers_M).sum())
         return total, {"mlm": float(total.detach()), "hits": hits, "masked": len(answers_M)}
 

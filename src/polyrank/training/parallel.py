@@ -65,7 +65,7 @@ def reduce_step(
     grads = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in grads])
     dist.all_reduce(flat)
-    for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+    for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
         g.copy_(part.view_as(g))
     everyone: list[Any] = [None] * world()
     dist.all_gather_object(everyone, (loss, logged))

@@ -29,12 +29,14 @@ __all__ = ["read_beir", "read_groups", "read_pairs", "read_triples"]
 def open_text(path: str | Path) -> IO[str]:
     """Open a UTF-8 file, compressed or not. Raises InputError where there is none."""
     path = Path(path)
-    opener: Callable[..., Any] = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
     try:
-        file: IO[str] = opener(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".xz":
+            return lzma.open(path, "rt", encoding="utf-8")
+        return path.open(encoding="utf-8")
     except OSError as error:
         raise InputError(f"expected a file at {path}: {error.strerror}") from error
-    return file
 
 
 def read_groups(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +21,14 @@ __all__ = ["TextMixture", "unpack"]
 def unpack(path: str | Path, folder: str | Path) -> Path:
     """A plain copy of a compressed file, for random access; made once."""
     path, folder = Path(path), Path(folder)
-    opener: Callable[..., Any] | None = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
-    if opener is None:
+    if path.suffix not in (".gz", ".xz"):
         return path
     plain = folder / path.stem
     if not plain.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = plain.with_name(plain.name + ".part")
-        with opener(path, "rb") as packed, part.open("wb") as file:
+        opener = gzip.GzipFile if path.suffix == ".gz" else lzma.LZMAFile
+        with opener(path) as packed, part.open("wb") as file:
             shutil.copyfileobj(packed, file)
         part.replace(plain)
     return plain

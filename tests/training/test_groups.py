@@ -1,0 +1,153 @@
+"""Readers, groups files and mixtures."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from matching import matching_groups
+
+from polyrank.errors import InputError
+from polyrank.tokenization import PairTokenizer
+from polyrank.training.batches import pack_groups
+from polyrank.training.groups import BadLines, Group, GroupFile, write_groups
+from polyrank.training.readers import read_beir, read_groups, read_pairs, read_triples
+from polyrank.training.sampling import Mixture, Part
+
+
+def test_a_group_comes_back_from_its_line(tmp_path: Path) -> None:
+    groups = [
+        Group(query="q", texts=("a", "b"), lang="de", source="s"),
+        Group(query="q", texts=("a",), labelled=False, scores=(1.5,)),
+    ]
+    assert write_groups(tmp_path / "g.jsonl", groups) == 2
+    assert list(read_groups(tmp_path / "g.jsonl")) == groups
+
+
+def test_bad_lines_are_left_out_counted_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "g.jsonl"
+    good = Group(query="q", texts=("a",)).to_json()
+    lines = [good, "{", '{"query": "", "texts": ["a"]}', '{"query": "q", "texts": []}', "", good]
+    lines.append('{"query": "q", "texts": ["a"], "scores": [1, 2]}')
+    path.write_text("\n".join(lines), encoding="utf-8")
+    file = GroupFile(path)
+    assert len(file) == 2
+    assert file.bad.count == 4
+    assert f"{path}:2" in file.bad.first[0]
+    assert "expected `scores`, one for each of 1 texts" in file.bad.first[3]
+
+
+def test_a_file_without_a_group_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "g.jsonl").write_text("nothing\n")
+    with pytest.raises(InputError, match="expected at least one group"):
+        GroupFile(tmp_path / "g.jsonl")
+
+
+def test_pairs_are_read_from_compressed_files(tmp_path: Path) -> None:
+    row = {"query": "q", "positive": "p", "title": "T", "negatives": ["n", "n"], "lang": "ja"}
+    path = tmp_path / "pairs.jsonl.xz"
+    with lzma.open(path, "wt", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n" + '{"query": "q"}\n')
+    bad = BadLines()
+    assert list(read_pairs(path, bad)) == [Group(query="q", texts=("T p", "n"), lang="ja")]
+    assert bad.count == 1
+    assert "'positive'" in bad.first[0]
+
+
+def test_a_bad_line_raises_where_nobody_counts(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"query": 3}\n')
+    with pytest.raises(InputError, match=r"pairs\.jsonl:1"):
+        list(read_pairs(tmp_path / "pairs.jsonl"))
+
+
+def test_triples_of_one_positive_become_one_group(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("q\tp\tn1\nq\tp\tn2\nr\tp\tn1\nbroken\n")
+    bad = BadLines()
+    first, second = read_triples(tmp_path / "t.tsv", bad)
+    assert first.texts == ("p", "n1", "n2")
+    assert second.query == "r"
+    assert bad.first == (
+        f"expected query, positive and negative between tabs at {tmp_path / 't.tsv'}:4, got 1 "
+        "columns",
+    )
+
+
+def test_a_beir_folder_gives_a_group_for_each_positive(tmp_path: Path) -> None:
+    corpus = [{"_id": str(i), "title": "T" if i == 0 else "", "text": f"t{i}"} for i in range(3)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "a", "text": "q"}')
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\na\t0\t1\na\t1\t0\n")
+    assert list(read_beir(tmp_path)) == [Group(query="q", texts=("T t0", "t1"))]
+    (tmp_path / "qrels/train.tsv").write_text("a\t9\t1\n")
+    with pytest.raises(InputError, match="expected the id '9'"):
+        list(read_beir(tmp_path))
+
+
+def _languages(tmp_path: Path) -> GroupFile:
+    many = matching_groups(900, seed=0, lang="en")
+    few = matching_groups(100, seed=1, lang="sw")
+    write_groups(tmp_path / "g.jsonl", [*many, *few])
+    return GroupFile(tmp_path / "g.jsonl")
+
+
+def test_languages_are_drawn_by_the_root_of_their_size(tmp_path: Path) -> None:
+    mixture = Mixture([Part(file=_languages(tmp_path))], seed=0)
+    assert mixture.shares() == pytest.approx({("g.jsonl", "en"): 0.75, ("g.jsonl", "sw"): 0.25})
+    drawn = Counter(mixture.draw(i)[0].lang for i in range(2000))
+    assert drawn["sw"] / 2000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+    file = _languages(tmp_path)
+    walked = Mixture([Part(file=file)], seed=5)
+    steps = [walked.step(s, 8) for s in range(600)]
+    jumped = Mixture([Part(file=file)], seed=5)
+    assert jumped.step(599, 8) == steps[599]
+    assert jumped.step(0, 8) == steps[0]
+    assert Mixture([Part(file=file)], seed=6).step(0, 8) != steps[0]
+
+
+def test_every_group_comes_once_before_any_comes_twice(tmp_path: Path) -> None:
+    write_groups(tmp_path / "g.jsonl", [Group(query=f"q{i}", texts=("a",)) for i in range(50)])
+    mixture = Mixture([Part(file=GroupFile(tmp_path / "g.jsonl"))], seed=0)
+    drawn = [mixture.draw(i)[0].query for i in range(100)]
+    assert len(set(drawn[:50])) == 50
+    assert len(set(drawn[50:])) == 50
+    assert drawn[:50] != drawn[50:]
+
+
+def test_a_sampled_group_keeps_its_positive_and_its_scores(tmp_path: Path) -> None:
+    texts = tuple("abcdefgh")
+    rows = [Group(query="labelled", texts=texts)]
+    rows.append(Group(query="scored", texts=texts, labelled=False, scores=tuple(range(8))))
+    write_groups(tmp_path / "g.jsonl", rows)
+    part = Part(file=GroupFile(tmp_path / "g.jsonl"), group_size=3)
+    for number in range(40):
+        group, _ = Mixture([part], seed=0).draw(number)
+        assert len(group.texts) == 3
+        if group.labelled:
+            assert group.texts[0] == "a"
+        else:
+            assert group.scores == tuple(float(texts.index(t)) for t in group.texts)
+
+
+def test_batches_hold_whole_groups_under_the_budget(tmp_path: Path, encoder_folder: Path) -> None:
+    tokenizer = PairTokenizer.from_folder(encoder_folder)
+    file = _languages(tmp_path)
+    drawn = Mixture([Part(file=file, max_length=8)], seed=0).step(0, 20)
+    batches = pack_groups(drawn, tokenizer, 100)
+    assert sum(len(b.groups) for b in batches) == 20
+    for batch in batches:
+        assert batch.tokens <= 100
+        assert sum(batch.sizes) == len(batch.batch.cu_lengths) - 1
+        assert batch.batch.lengths.max() <= 8
+
+
+def test_a_group_over_the_budget_runs_alone(tmp_path: Path, encoder_folder: Path) -> None:
+    tokenizer = PairTokenizer.from_folder(encoder_folder)
+    drawn = Mixture([Part(file=_languages(tmp_path))], seed=0).step(0, 3)
+    assert [len(b.groups) for b in pack_groups(drawn, tokenizer, 1)] == [1, 1, 1]
