@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -49,8 +47,11 @@ def merged(model: CrossEncoder) -> CrossEncoder:
     """A model with plain weights; `model` itself where it has no updates."""
     if not any(parametrize.is_parametrized(m) for m in model.modules()):
         return model
-    plain = copy.deepcopy(model)
-    for module in plain.modules():
-        if isinstance(module, nn.Linear) and parametrize.is_parametrized(module):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return plain
+    with torch.device("meta"):
+        plain = CrossEncoder(model.config, with_head=model.head is not None)
+    state = {}
+    for name in plain.state_dict():
+        owner, _, kind = name.rpartition(".")
+        state[name] = getattr(model.get_submodule(owner), kind).detach()
+    plain.load_state_dict(state, assign=True)
+    return plain.train(model.training)
