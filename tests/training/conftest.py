@@ -14,6 +14,7 @@ from polyrank.config import EncoderConfig
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.groups import write_groups
 
+
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A random BERT encoder without a head, with the tiny tokenizer."""

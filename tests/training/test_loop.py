@@ -33,6 +33,7 @@ from polyrank.training.config import (
 )
 from polyrank.training.groups import write_groups
 from polyrank.training.optimizer import learning_rate_factor
+from polyrank.training.preview import preview_reranker
 from polyrank.training.rerank import train_reranker
 
 LOOP = LoopConfig(
@@ -83,9 +84,7 @@ def test_a_run_resumed_after_any_checkpoint_repeats_the_uninterrupted_one(
         train_reranker(config, tmp_path / "cut", say=stop_at_step_5)
     resumed = train_reranker(config, tmp_path / "cut")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    for (name, a), b in zip(
-        whole.state_dict().items(), resumed.state_dict().values(), strict=True
-    ):
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
@@ -286,3 +285,17 @@ def test_a_config_comes_back_from_json(tmp_path: Path) -> None:
 def test_a_wrong_config_names_the_nearest_key(row: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_mapping(LoopConfig, row, where="here")
+
+
+def test_a_preview_shows_the_first_pairs_and_the_cost_and_writes_nothing(
+    encoder_folder: Path, matching_file: Path
+) -> None:
+    before = sorted(matching_file.parent.iterdir())
+    preview = preview_reranker(config_for(encoder_folder, matching_file))
+    assert preview.pairs[0].split()[1].startswith("w1")
+    assert preview.pairs_per_step == 8 * 4
+    assert preview.tokens == int(preview.tokens_per_step * LOOP.steps)
+    assert preview.seconds is not None
+    assert preview.seconds > 0
+    assert any(line.startswith("the run: ") for line in preview.lines())
+    assert sorted(matching_file.parent.iterdir()) == before

@@ -16,9 +16,10 @@ from polyrank.training.config import RerankConfig, to_mapping
 from polyrank.training.loop import Evaluate, train
 from polyrank.training.lora import add_lora, merged
 from polyrank.training.objective import Reranking
+from polyrank.training.optimizer import freeze_embeddings
 from polyrank.training.state import export_model, prune_models, write_json
 
-__all__ = ["train_reranker", "with_head"]
+__all__ = ["build_model", "train_reranker", "with_head"]
 
 
 def with_head(checkpoint: Checkpoint, *, seed: int, std: float = 0.02) -> Checkpoint:
@@ -34,6 +35,18 @@ def with_head(checkpoint: Checkpoint, *, seed: int, std: float = 0.02) -> Checkp
     return replace(checkpoint, arrays=arrays)
 
 
+def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkpoint]:
+    """The network before its first step, with what learns switched on, and where it came from."""
+    start = load_checkpoint(config.model, require_head=False)
+    checkpoint = with_head(start, seed=config.loop.seed)
+    model = CrossEncoder.from_checkpoint(checkpoint, device=device)
+    if not config.loop.train_embeddings:
+        freeze_embeddings(model)
+    if config.loop.lora_rank is not None:
+        add_lora(model, config.loop.lora_rank, config.loop.lora_alpha, seed=config.loop.seed)
+    return model.train(), checkpoint
+
+
 def train_reranker(
     config: RerankConfig,
     folder: str | Path,
@@ -45,11 +58,8 @@ def train_reranker(
     """Run, or go on with, the training that `config` describes; models go to `folder`."""
     folder, start = Path(folder), Path(config.model)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = with_head(load_checkpoint(start, require_head=False), seed=config.loop.seed)
+    model, checkpoint = build_model(config, device)
     tokenizer = PairTokenizer.from_folder(start)
-    model = CrossEncoder.from_checkpoint(checkpoint, device=device)
-    if config.loop.lora_rank is not None:
-        add_lora(model, config.loop.lora_rank, config.loop.lora_alpha, seed=config.loop.seed)
     dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
     objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
     write_json(folder / "config.json", to_mapping(config))

@@ -1,0 +1,94 @@
+"""What a run would do, without doing it: its first batches decoded, its tokens, its duration."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from polyrank.errors import InputError
+from polyrank.tokenization import PairTokenizer
+from polyrank.training.config import RerankConfig
+from polyrank.training.objective import Reranking
+from polyrank.training.rerank import build_model
+
+__all__ = ["Preview", "preview_reranker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """The first steps of a run."""
+
+    pairs: tuple[str, ...]
+    """Pairs of the first batch as the network reads them, decoded."""
+    shares: dict[tuple[str, str], float]
+    """(groups file, language) -> its share of the draws."""
+    bad_lines: dict[str, int]
+    """Groups file -> lines left out."""
+    tokens_per_step: float
+    pairs_per_step: float
+    tokens: int
+    """Of the whole run, as the first steps go."""
+    seconds: float | None
+    """Expected duration on this machine; None: not measured."""
+
+    def lines(self) -> list[str]:
+        """The preview as text."""
+        top = sorted(self.shares.items(), key=lambda item: -item[1])[:12]
+        duration = "not measured" if self.seconds is None else f"about {self.seconds / 60:.0f} min"
+        return [
+            *(f"pair: {pair}" for pair in self.pairs),
+            *(f"share: {share:6.1%}  {name} {lang}" for (name, lang), share in top),
+            *(f"left out: {n} lines of {name}" for name, n in self.bad_lines.items() if n),
+            f"a step: {self.pairs_per_step:.0f} pairs, {self.tokens_per_step:.0f} tokens",
+            f"the run: {self.tokens / 1e6:.1f}M tokens, {duration}",
+        ]
+
+
+def preview_reranker(
+    config: RerankConfig,
+    *,
+    steps: int = 3,
+    pairs: int = 6,
+    time_a_batch: bool = True,
+    device: str = "cpu",
+) -> Preview:
+    """Build the first steps' batches, and time one forward and backward pass. Writes nothing."""
+    if steps < 1:
+        raise InputError(f"expected at least 1 step to preview, got {steps}")
+    tokenizer = PairTokenizer.from_folder(config.model)
+    dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
+    objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
+    batches = [b for step in range(steps) for b in objective.batches(step)]
+    first = batches[0].batch
+    bounds = list(zip(first.cu_lengths[:-1], first.cu_lengths[1:], strict=True))[:pairs]
+    tokens = sum(b.tokens for b in batches) / steps
+    total = int(tokens * config.loop.steps)
+    rate = _tokens_per_second(config, objective, device) if time_a_batch else None
+    return Preview(
+        pairs=tuple(tokenizer.decode(first.ids[start:end]) for start, end in bounds),
+        shares=objective.mixture.shares(),
+        bad_lines={p.file.path.name: p.file.bad.count for p in objective.mixture.parts},
+        tokens_per_step=tokens,
+        pairs_per_step=sum(sum(b.sizes) for b in batches) / steps,
+        tokens=total,
+        seconds=None if rate is None else total / rate,
+    )
+
+
+def _tokens_per_second(config: RerankConfig, objective: Reranking, device: str) -> float:
+    model, _ = build_model(config, device)
+    batch = objective.batches(0)[0]
+    seconds = 0.0
+    for _ in range(2):  # the first pass also allocates
+        start = time.perf_counter()
+        with torch.autocast(
+            device.split(":")[0], torch.bfloat16, enabled=config.loop.dtype == "bf16"
+        ):
+            loss, _ = objective.loss(model, batch)
+        torch.autograd.backward(loss)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return batch.tokens / seconds

@@ -1,0 +1,229 @@
+"""Masked language modelling, the conversion to the gated architecture, and distillation."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from polyrank.checkpoint import Array, Checkpoint, load_checkpoint
+from polyrank.config import EncoderConfig
+from polyrank.errors import CheckpointError, InputError
+from polyrank.tokenization import PairTokenizer
+from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.config import LoopConfig
+from polyrank.training.convert import bert_to_gte, constant_one
+from polyrank.training.distill import HiddenStates
+from polyrank.training.loop import train
+from polyrank.training.masked import MaskedText, Stage, pretrain
+from polyrank.training.objective import forward_inputs
+from polyrank.training.texts import TextMixture, unpack
+from polyrank.values import Batch
+
+LOOP = LoopConfig(
+    steps=150,
+    learning_rate=1e-2,
+    dtype="fp32",
+    train_embeddings=True,
+    checkpoint_every=50,
+    log_every=10,
+)
+GTE = EncoderConfig(
+    family="gte",
+    vocab_size=512,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    intermediate_size=48,
+    max_positions=64,
+    type_vocab_size=1,
+    layer_norm_eps=1e-12,
+    rope_theta=10_000.0,
+)
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language whose sentences are stretches of one cycle of 12 words."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(200):
+        start, length = rng.integers(12), rng.integers(6, 14)
+        lines.append(" ".join(f"w{20 + (start + i) % 12}" for i in range(length)))
+    path = tmp_path_factory.mktemp("text") / "xx.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _start() -> Checkpoint:
+    model = CrossEncoder.random(GTE, seed=0, std=0.1)
+    arrays = {n: a for n, a in model.arrays().items() if not n.startswith("head.")}
+    return Checkpoint(config=GTE, arrays=arrays, source={"model_type": "gte"})
+
+
+def _hits(folder: Path) -> list[float]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["hits"] for line in lines]
+
+
+def test_an_encoder_learns_a_small_text_and_resumes_by_stages(
+    text_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    short = Stage(loop=LOOP, max_length=16, sequences_per_step=32)
+    longer = replace(short, loop=replace(LOOP, steps=50), max_length=32, rope_theta=160_000.0)
+    with pytest.raises(StopHereError):
+        pretrain(
+            _start(), tiny_model, {"xx": text_file}, [short, longer], tmp_path / "cut",
+            mask_token="w9", say=_stop_at("step 60"),
+        )  # fmt: skip
+    for name in ("cut", "whole"):
+        encoder = pretrain(
+            _start(), tiny_model, {"xx": text_file}, [short, longer], tmp_path / name,
+            mask_token="w9",
+        )  # fmt: skip
+    assert encoder.config.rope_theta == 160_000.0
+    hits = _hits(tmp_path / "whole/stage-1")
+    assert hits[0] < 0.1
+    assert hits[-1] > 0.6
+    assert _hits(tmp_path / "cut/stage-2") == _hits(tmp_path / "whole/stage-2")
+    exported = load_checkpoint(tmp_path / "whole/encoder", require_head=False)
+    assert exported.config.rope_theta == 160_000.0
+
+
+class StopHereError(Exception):
+    """Raised by a test to leave a run."""
+
+
+def _stop_at(words: str):  # type: ignore[no-untyped-def]
+    def say(line: str) -> None:
+        if words in line:
+            raise StopHereError
+
+    return say
+
+
+def _masked(text_file: Path, tiny_model: Path, share: float) -> MaskedText:
+    tokenizer = PairTokenizer.from_folder(tiny_model)
+    texts = TextMixture({"xx": text_file}, tokenizer, max_length=24, seed=0)
+    stage = Stage(loop=LOOP, max_length=24, masked_share=share, max_batch_tokens=200)
+    return MaskedText(texts, stage, mask_id=9, special=(0, 2))
+
+
+def test_a_third_of_the_tokens_is_masked_and_never_a_special_one(
+    text_file: Path, tiny_model: Path
+) -> None:
+    batches = _masked(text_file, tiny_model, 0.3).batches(0)
+    tokens = sum(len(b.batch.ids) for b in batches)
+    masked = sum(len(b.places) for b in batches)
+    assert masked / (tokens - 2 * 64) == pytest.approx(0.3, abs=0.02)
+    for batch in batches:
+        assert len(batch.batch.ids) <= 200
+        assert not np.isin(batch.answers, (0, 2)).any()
+        changed = batch.batch.ids[batch.places] == 9
+        assert 0.6 < changed.mean() <= 1.0
+
+
+def test_masks_depend_on_the_step_alone(text_file: Path, tiny_model: Path) -> None:
+    one, two = (_masked(text_file, tiny_model, 0.3) for _ in range(2))
+    one.batches(4)
+    for a, b in zip(one.batches(7), two.batches(7), strict=True):
+        assert np.array_equal(a.batch.ids, b.batch.ids)
+        assert np.array_equal(a.places, b.places)
+
+
+def test_compressed_text_is_unpacked_once(tmp_path: Path) -> None:
+    with lzma.open(tmp_path / "de.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("eins\nzwei\n")
+    plain = unpack(tmp_path / "de.txt.xz", tmp_path / "plain")
+    assert plain.read_text() == "eins\nzwei\n"
+    plain.write_text("kept")
+    assert unpack(tmp_path / "de.txt.xz", tmp_path / "plain").read_text() == "kept"
+    assert unpack(plain, tmp_path) == plain
+
+
+def test_a_missing_or_empty_text_file_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    tokenizer = PairTokenizer.from_folder(tiny_model)
+    (tmp_path / "empty.txt").write_text("\n\n")
+    for name, message in (("none.txt", "expected a text file"), ("empty.txt", "at least one line")):
+        with pytest.raises(InputError, match=message):
+            TextMixture({"xx": tmp_path / name}, tokenizer, max_length=8, seed=0)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+def _bert(encoder_folder: Path, *, positions: bool) -> Checkpoint:
+    checkpoint = load_checkpoint(encoder_folder, require_head=False)
+    arrays = dict(checkpoint.arrays)
+    rng = np.random.default_rng(0)
+    for name, array in arrays.items():
+        if name.endswith("norm.bias"):  # random ones may cancel out
+            arrays[name] = Array(rng.uniform(0.1, 0.5, array.shape).astype(np.float32))
+    if not positions:
+        table = arrays["embeddings.position.weight"]
+        arrays["embeddings.position.weight"] = Array(np.zeros(table.shape, np.float32))
+    return replace(checkpoint, arrays=arrays)
+
+
+def test_a_norms_output_times_w_is_one() -> None:
+    rng = np.random.default_rng(1)
+    gamma, beta = rng.normal(1, 0.2, 64), rng.normal(0, 0.3, 64)
+    x = rng.normal(size=(10, 64))
+    x -= x.mean(1, keepdims=True)
+    h = gamma * x / x.std(1, keepdims=True) + beta
+    np.testing.assert_allclose(h @ constant_one(gamma, beta), 1.0, atol=1e-12)
+
+
+def test_a_norm_that_allows_no_constant_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="gains other than 0"):
+        constant_one(np.array([0.0, 1.0]), np.array([1.0, 1.0]))
+    with pytest.raises(CheckpointError, match="does not cancel out"):
+        constant_one(np.array([1.0, 1.0]), np.array([1.0, -1.0]))
+
+
+def test_the_converted_network_is_the_same_function_but_for_positions(
+    encoder_folder: Path,
+) -> None:
+    bert = _bert(encoder_folder, positions=False)
+    gte = bert_to_gte(bert)
+    # RoPE off: angles of nearly 0.
+    still = replace(gte, config=replace(gte.config, rope_factor=1e12))
+    batch = Batch(
+        ids=np.arange(10, 30, dtype=np.int32),
+        type_ids=np.zeros(20, np.int32),
+        cu_lengths=np.array([0, 7, 20], np.int32),
+    )
+    inputs = forward_inputs(batch, torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        before = CrossEncoder.from_checkpoint(bert).eval().hidden_states(*inputs)
+        after = CrossEncoder.from_checkpoint(still).eval().hidden_states(*inputs)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(b, a, atol=2e-5, rtol=1e-5)
+
+
+def test_a_gte_encoder_is_not_converted_again(encoder_folder: Path) -> None:
+    gte = bert_to_gte(_bert(encoder_folder, positions=True))
+    with pytest.raises(CheckpointError, match="expected a bert or xlm-roberta encoder"):
+        bert_to_gte(gte)
+
+
+def test_a_converted_student_comes_closer_to_its_teacher(
+    encoder_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    bert = _bert(encoder_folder, positions=True)
+    student = CrossEncoder.from_checkpoint(bert_to_gte(bert))
+    teacher = CrossEncoder.from_checkpoint(bert)
+    tokenizer = PairTokenizer.from_folder(encoder_folder)
+    texts = TextMixture({"xx": text_file}, tokenizer, max_length=16, seed=0)
+    objective = HiddenStates(teacher, texts, sequences_per_step=16, max_batch_tokens=128)
+    loop = replace(LOOP, steps=80, learning_rate=3e-3, checkpoint_every=80, log_every=20)
+    train(student, objective, loop, tmp_path)
+    errors = [
+        json.loads(line)["hidden"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
+    assert errors[-1] < 0.6 * errors[0]
