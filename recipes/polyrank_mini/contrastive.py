@@ -2,7 +2,8 @@
 
     python recipes/polyrank_mini/contrastive.py --data ../shared/data --out groups
 
-Writes qa.jsonl (questions, negatives from the same source), weak.jsonl (headings with their
+Writes qa.jsonl (questions, negatives from the same source), short.jsonl (the same, each text cut
+to the stretch that shares most with the question), weak.jsonl (headings with their
 sections, one language) and cross.jsonl (a heading in one language, the sections in another).
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from passages import best_stretch, rarity
 from sources import allowed, evaluation_texts, leaks, rows
 
 from polyrank.training.groups import Group, write_groups
@@ -22,6 +24,7 @@ from polyrank.training.lexical import LexicalIndex
 
 HARD, EASY = 6, 2
 ROWS_PER_FILE = 3000
+SHORT_ROWS_PER_FILE = 800
 WEAK_PER_SOURCE = 250  # of one language: much of it is about software
 Row = dict[str, Any]
 
@@ -32,7 +35,7 @@ def text_of(row: Row, key: str, rng: random.Random) -> str:
     return f"{title} {row[key]}" if title and rng.random() < 0.7 else str(row[key])
 
 
-def questions(data: Path, rng: random.Random) -> Iterator[Group]:
+def questions(data: Path, rng: random.Random, most: int) -> Iterator[Group]:
     """Real questions; judged negatives come first, then BM25's best, then random ones."""
     judged: dict[str, list[str]] = defaultdict(list)
     for path in allowed(data / "train/negatives"):
@@ -42,7 +45,7 @@ def questions(data: Path, rng: random.Random) -> Iterator[Group]:
         found = list(rows(path))
         texts = list({r["positive"]: text_of(r, "positive", rng) for r in found}.values())
         place = {key: i for i, key in enumerate({r["positive"]: None for r in found})}
-        chosen = rng.sample(found, min(len(found), ROWS_PER_FILE))
+        chosen = rng.sample(found, min(len(found), most))
         asked = [r.get("query_translated") or r["query"] for r in chosen]
         hits, _ = LexicalIndex(texts).search(asked, 3 * HARD)
         for row, hit in zip(chosen, hits, strict=True):
@@ -51,6 +54,20 @@ def questions(data: Path, rng: random.Random) -> Iterator[Group]:
             hard = judged.get(row["query"], [])[:2] + hard
             easy = rng.sample(texts, min(EASY, len(texts)))
             yield group(row["query"], texts[own], hard + easy, row["lang"], row["source"])
+
+
+def shortened(data: Path, rng: random.Random) -> Iterator[Group]:
+    """The groups of `questions`, every text cut to its best stretch."""
+    weights: dict[str, float] = {}
+    last = None
+    for one in questions(data, rng, SHORT_ROWS_PER_FILE):
+        if (one.source, one.lang) != last:
+            last = (one.source, one.lang)
+            path = data / f"train/qa/{one.source}.{one.lang}.jsonl.xz"
+            found = {r["positive"] for r in rows(path)} if path.exists() else set(one.texts)
+            weights = rarity(found)
+        texts = [best_stretch(one.query, text, weights) for text in one.texts]
+        yield group(one.query, texts[0], texts[1:], one.lang, one.source)
 
 
 def group(query: str, positive: str, negatives: list[str], lang: str, source: str) -> Group:
@@ -109,7 +126,9 @@ def main() -> None:
     rng = random.Random(args.seed)
     forbidden = evaluation_texts(args.data)
     weak, cross = documentation(args.data, rng)
-    for name, groups in (("cross", cross), ("weak", weak), ("qa", questions(args.data, rng))):
+    short = shortened(args.data, random.Random(args.seed + 1))
+    qa = questions(args.data, rng, ROWS_PER_FILE)
+    for name, groups in (("short", short), ("cross", cross), ("weak", weak), ("qa", qa)):
         kept, left_out = [], 0
         for one in groups:
             if leaks((one.query, *one.texts), forbidden):

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from sources import evaluation_texts, leaks, rows
 from teacher import Teacher
 
 from polyrank.training.lexical import LexicalIndex, words
@@ -72,12 +70,6 @@ STOP = frozenset(
 PASSAGE_WORDS = 70
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of one compressed JSONL file."""
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
 def passages(text: str) -> list[str]:
     """Whole sentences up to about PASSAGE_WORDS words."""
     cut: list[list[str]] = [[]]
@@ -110,7 +102,9 @@ def gather(data: Path, rng: random.Random) -> tuple[list[tuple[str, str]], list[
         texts |= dict.fromkeys(passages(row["positive"])[:4])
     for row in rng.sample(weak, 2000):
         queries[row["query"]] = row["source"]
-    return [(q, s) for q, s in queries.items() if len(q) < 300], list(texts)
+    forbidden = evaluation_texts(data)
+    kept = [(q, s) for q, s in queries.items() if len(q) < 300 and not leaks((q,), forbidden)]
+    return kept, [t for t in texts if not leaks((t,), forbidden)]
 
 
 def as_typed(query: str, rng: random.Random) -> str:

@@ -1,0 +1,122 @@
+"""The recipe of the shipped model, on a data folder of a few lines."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyrank.training.readers import read_groups
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "polyrank_mini"
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's scripts can be imported."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two question sets, one not allowed, documentation in two languages, one evaluation pool."""
+
+    def qa(source: str, n: int) -> list[dict[str, Any]]:
+        common = {"lang": "en", "source": source, "split": "train"}
+        return [
+            {"query": f"what is thing {i} of {source}", "positive": f"Thing {i} is {source}."}
+            | common
+            for i in range(n)
+        ]
+
+    _write(tmp_path / "train/qa/open.en.jsonl.xz", qa("open", 12))
+    _write(tmp_path / "train/qa/tquad.tr.jsonl.xz", qa("tquad", 12))
+    negative = {"query": "what is thing 3 of open", "negative": "judged wrong", "lang": "en"}
+    _write(tmp_path / "train/negatives/open.en.jsonl.xz", [negative])
+    for lang in ("en", "de"):
+        rows = [
+            {
+                "lang": lang,
+                "query": f"{lang} heading {i}",
+                "positive": f"{lang} section {i} " * 5,
+                "source": "manual",
+                "key": f"k{i}",
+            }
+            for i in range(10)
+        ]
+        _write(tmp_path / f"train/weak/{lang}.jsonl.xz", rows)
+    # The pool's passage and question are two of training, in other letters and spaces.
+    text = "THING 5  is open."
+    _write(tmp_path / "dev/pool/corpus.jsonl.xz", [{"_id": "d", "title": "", "text": text}])
+    question = [{"_id": "q", "text": "What is thing 7 of Open"}]
+    _write(tmp_path / "dev/pool/queries.jsonl.xz", question)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("recipe")
+def test_no_group_holds_a_text_of_an_evaluation_pool(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import contrastive
+    from sources import evaluation_texts, leaks
+
+    out = tmp_path / "groups"
+    out.mkdir()
+    monkeypatch.setattr(sys, "argv", ["contrastive", "--data", str(data), "--out", str(out)])
+    contrastive.main()
+    forbidden = evaluation_texts(data)
+    groups = [
+        g for name in ("qa", "short", "weak", "cross") for g in read_groups(out / f"{name}.jsonl")
+    ]
+    assert not any(leaks((g.query, *g.texts), forbidden) for g in groups)
+    # Thing 5 is the positive of one group and a negative of others.
+    assert not any("Thing 5" in text for g in groups for text in g.texts)
+    assert "left out 0" not in capsys.readouterr().out.split("qa: ")[1]
+    assert {g.source for g in groups} == {"open", "manual"}
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_passage_judged_wrong_is_the_first_negative(data: Path) -> None:
+    import random
+
+    import contrastive
+
+    drawn = {g.query: g for g in contrastive.questions(data, random.Random(0), 99)}
+    assert drawn["what is thing 3 of open"].texts[:2] == ("Thing 3 is open.", "judged wrong")
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_question_in_one_language_meets_sections_of_another(data: Path, tmp_path: Path) -> None:
+    import random
+
+    import contrastive
+
+    _, across = contrastive.documentation(data, random.Random(0))
+    assert across
+    for group in across:
+        other = "en" if group.lang == "de" else "de"
+        assert group.query.startswith(other)
+        assert all(text.startswith(group.lang) for text in group.texts)
+        assert group.query.split()[-1] == group.texts[0].split()[2]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_long_passage_is_cut_to_the_sentences_that_share_rare_words() -> None:
+    from passages import best_stretch, rarity
+
+    filler = [f"Sentence {i} is about nothing at all and says so." for i in range(40)]
+    text = " ".join([*filler[:30], "The zebra crossed the river.", *filler[30:]])
+    cut = best_stretch("Where did the zebra go?", text, rarity([text, *filler]))
+    assert "zebra" in cut
+    assert len(cut.split()) < 120
+    assert best_stretch("zebra", "A short text.", {}) == "A short text."
