@@ -13,6 +13,7 @@ from matching import matching_groups
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.training.batches import pack_groups
+from polyrank.training.buckets import BucketedMixture
 from polyrank.training.groups import BadLines, Group, GroupFile, write_groups
 from polyrank.training.readers import read_beir, read_groups, read_pairs, read_triples
 from polyrank.training.sampling import Mixture, Part
@@ -151,3 +152,37 @@ def test_a_group_over_the_budget_runs_alone(tmp_path: Path, encoder_folder: Path
     tokenizer = PairTokenizer.from_folder(encoder_folder)
     drawn = Mixture([Part(file=_languages(tmp_path))], seed=0).step(0, 3)
     assert [len(b.groups) for b in pack_groups(drawn, tokenizer, 1)] == [1, 1, 1]
+
+
+def _lengths(tmp_path: Path) -> Part:
+    short = [Group(query=f"short {i}", texts=("a" * 40, "b")) for i in range(300)]
+    long = [Group(query=f"long {i}", texts=("a" * 9000, "b" * 9000)) for i in range(100)]
+    write_groups(tmp_path / "lengths.jsonl", [*short, *long])
+    return Part(file=GroupFile(tmp_path / "lengths.jsonl"))
+
+
+def test_a_step_draws_from_one_bucket_and_takes_as_many_as_it_says(tmp_path: Path) -> None:
+    mixture = BucketedMixture([_lengths(tmp_path)], [(500, 12), (2000, 6), (4000, 4)], seed=0)
+    steps = [[group.query.split()[0] for group, _ in mixture.step(s)] for s in range(400)]
+    assert all(step in (["short"] * 12, ["long"] * 4) for step in steps)
+    # 300 groups by twelves and 100 by fours: as many steps of each.
+    assert [step[0] for step in steps].count("long") == pytest.approx(200, abs=40)
+    assert mixture.step(7) == mixture.step(7)
+
+
+def test_a_buckets_steps_go_on_across_blocks(tmp_path: Path) -> None:
+    part = _lengths(tmp_path)
+    mixture = BucketedMixture([part], [(500, 3), (4000, 1)], seed=0)
+    seen: dict[str, list[str]] = {"short": [], "long": []}
+    for step in range(1000, 1100):
+        for group, _ in mixture.step(step):
+            seen[group.query.split()[0]].append(group.query)
+    jumped = BucketedMixture([part], [(500, 3), (4000, 1)], seed=0)
+    assert [g for g, _ in jumped.step(1099)] == [g for g, _ in mixture.step(1099)]
+    # Rows come once before any comes twice, also where a block of steps ends.
+    assert len(set(seen["short"][:100])) > 90
+
+
+def test_buckets_out_of_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected buckets of rising lengths"):
+        BucketedMixture([_lengths(tmp_path)], [(500, 3), (400, 1)], seed=0)

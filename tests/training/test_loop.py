@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,36 @@ def test_a_preview_shows_the_first_pairs_and_the_cost_and_writes_nothing(
     assert preview.seconds > 0
     assert any(line.startswith("the run: ") for line in preview.lines())
     assert sorted(matching_file.parent.iterdir()) == before
+
+
+def test_a_run_may_draw_each_step_from_one_bucket_of_lengths(
+    encoder_folder: Path, matching_file: Path, tmp_path: Path
+) -> None:
+    config = config_for(encoder_folder, matching_file, buckets=((8, 4), (64, 2)))
+    train_reranker(config, tmp_path)
+    assert len(losses(tmp_path)) == LOOP.steps
+
+
+def test_numbers_go_to_tensorboard_where_it_is_installed(
+    encoder_folder: Path, matching_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, step))
+
+        def flush(self) -> None:
+            pass
+
+        close = flush
+
+    board = types.ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    train_reranker(config_for(encoder_folder, matching_file), tmp_path)
+    assert ("train/loss", 1) in written
+    assert ("train/nce", LOOP.steps) in written

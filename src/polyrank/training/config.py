@@ -86,6 +86,10 @@ class MixtureConfig:
     language_exponent: float = 0.5
     """Languages are drawn by size to this power."""
     seed: int = 0
+    buckets: tuple[tuple[int, int], ...] = ()
+    """(length below which a pair falls into it, groups a step), shortest first; each step draws
+    from one. Empty: all lengths together, `groups_per_step`. The mGTE paper's: (500, 512),
+    (1000, 384), (2000, 256), (3000, 160), (8192, 80)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +155,8 @@ def from_mapping(kind: type[C], row: Mapping[str, Any], *, where: str) -> C:
             from_mapping(PartConfig, part, where=f"{where}: parts[{i}]")
             for i, part in enumerate(values["parts"])
         )
+    if "buckets" in values:
+        values["buckets"] = tuple((int(length), int(n)) for length, n in values["buckets"])
     if "betas" in values:
         values["betas"] = tuple(values["betas"])
     try:

@@ -7,6 +7,7 @@ teacher's logit for each text), `lang` and `source`.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ import numpy.typing as npt
 from polyrank.errors import InputError
 
 __all__ = ["BadLines", "Group", "GroupFile", "parse_group", "write_groups"]
+
+# A guess that holds within a factor of two for all scripts: 4 letters, or 1.5 Chinese characters.
+_BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,7 @@ class GroupFile:
         self.bad = BadLines()
         self._parse = parse
         offsets: list[int] = []
+        tokens: list[int] = []
         by_lang: dict[str, list[int]] = {}
         for number, offset, line in self._lines():
             try:
@@ -113,12 +118,14 @@ class GroupFile:
                 continue
             by_lang.setdefault(group.lang, []).append(len(offsets))
             offsets.append(offset)
+            tokens.append(len(line) // (_BYTES_PER_TOKEN * len(group.texts)))
         if not offsets:
             first = f": {self.bad.first[0]}" if self.bad.first else ", which is empty"
             raise InputError(f"expected at least one group in {self.path}{first}")
         self._offsets: npt.NDArray[np.int64] = np.array(offsets, np.int64)
         self.by_lang = {lang: np.array(rows, np.int64) for lang, rows in sorted(by_lang.items())}
         """Rows of each language."""
+        self._tokens: npt.NDArray[np.int64] = np.array(tokens, np.int64)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -127,6 +134,14 @@ class GroupFile:
         with self.path.open("rb") as file:
             file.seek(int(self._offsets[row]))
             return self._parse(file.readline(), f"{self.path} at byte {self._offsets[row]}")
+
+    def between(self, least: int, most: int) -> GroupFile:
+        """The groups whose pairs have about `least` to under `most` tokens; there may be none."""
+        part = copy.copy(self)
+        inside = (self._tokens >= least) & (self._tokens < most)
+        kept = {lang: rows[inside[rows]] for lang, rows in self.by_lang.items()}
+        part.by_lang = {lang: rows for lang, rows in kept.items() if len(rows)}
+        return part
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
         offset = 0

@@ -10,6 +10,7 @@ import torch
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.attention import Layout
 from polyrank.training.batches import GroupBatch, pack_groups
+from polyrank.training.buckets import BucketedMixture
 from polyrank.training.config import LossConfig, MixtureConfig
 from polyrank.training.groups import GroupFile
 from polyrank.training.losses import (
@@ -71,13 +72,21 @@ class Reranking:
             for p in data.parts
         ]
         self.mixture = Mixture(parts, seed=data.seed, exponent=data.language_exponent)
+        self._buckets = (
+            BucketedMixture(parts, data.buckets, seed=data.seed, exponent=data.language_exponent)
+            if data.buckets
+            else None
+        )
         self._data, self._loss = data, loss
         self._tokenizer = tokenizer
         self._compute_dtype = compute_dtype
 
     def batches(self, step: int) -> list[GroupBatch]:
         """The step's groups, packed under the token budget."""
-        drawn = self.mixture.step(step, self._data.groups_per_step)
+        if self._buckets is not None:
+            drawn = self._buckets.step(step)
+        else:
+            drawn = self.mixture.step(step, self._data.groups_per_step)
         return pack_groups(drawn, self._tokenizer, self._data.max_batch_tokens)
 
     def size(self, batch: GroupBatch) -> tuple[int, int]:
