@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from matching import matching_groups
 
 from polyrank.checkpoint import Checkpoint, save_checkpoint
 from polyrank.config import EncoderConfig
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.groups import write_groups
+from training.matching import matching_groups
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from matching import matching_groups
 
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
@@ -17,6 +16,7 @@ from polyrank.training.buckets import BucketedMixture
 from polyrank.training.groups import BadLines, Group, GroupFile, write_groups
 from polyrank.training.readers import read_beir, read_groups, read_pairs, read_triples
 from polyrank.training.sampling import Mixture, Part
+from training.matching import matching_groups
 
 
 def test_a_group_comes_back_from_its_line(tmp_path: Path) -> None:

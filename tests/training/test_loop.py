@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matching import matching_groups
 
 from polyrank import Reranker
 from polyrank.checkpoint import load_checkpoint
@@ -36,6 +35,7 @@ from polyrank.training.groups import write_groups
 from polyrank.training.optimizer import learning_rate_factor
 from polyrank.training.preview import preview_reranker
 from polyrank.training.rerank import train_reranker
+from training.matching import matching_groups
 
 LOOP = LoopConfig(
     steps=6, learning_rate=2e-3, dtype="fp32", checkpoint_every=2, log_every=1, seed=1

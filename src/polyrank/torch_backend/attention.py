@@ -113,8 +113,7 @@ def attend(
     for group in at.groups:
         k, v = (_heads(x[group.index], group.size) for x in (k_THK, v_THK))
         q = _heads(q_THK[group.pairs if first_only else group.index], group.size)
-        kernel = _multiply if _short_bf16(k) else functional.scaled_dot_product_attention
-        out = kernel(q, k, v, attn_mask=group.mask)
+        out = _kernel(k)(q, k, v, attn_mask=group.mask)
         out = out.transpose(1, 2).flatten(0, 1)
         outputs.append(out if first_only or group.valid is None else out[group.valid])
     packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -127,13 +126,31 @@ def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
     return x.view(groups, -1, *x.shape[1:]).transpose(1, 2)
 
 
-def _short_bf16(k_GHLK: torch.Tensor) -> bool:
-    """Whether two matrix products beat the fused CPU kernel: 2x at 64-280 tokens, not at 500.
+def _kernel(k_GHLK: torch.Tensor) -> _Kernel:
+    """What beats the fused CPU kernel in bf16: matrix products.
 
-    Not while training, where the scores would be kept for the backward pass.
+    Scoring: twice as fast at 64-280 tokens, not at 500. Training: the fused kernel's backward
+    pass makes a step take 1.4 times the CPU time (pairs of about 120 tokens); scores are kept for
+    the backward pass, so not above 512 tokens.
     """
-    short = k_GHLK.shape[2] <= _MAX_MULTIPLIED_LENGTH and not k_GHLK.requires_grad
-    return short and k_GHLK.dtype == torch.bfloat16 and k_GHLK.device.type == "cpu"
+    L = k_GHLK.shape[2]
+    if k_GHLK.dtype == torch.bfloat16 and k_GHLK.device.type == "cpu":
+        if k_GHLK.requires_grad and L <= _MAX_MASKED_LENGTH:
+            return _multiply_whole
+        if not k_GHLK.requires_grad and L <= _MAX_MULTIPLIED_LENGTH:
+            return _multiply
+    return functional.scaled_dot_product_attention
+
+
+def _multiply_whole(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of [G, H, L, K] as it is written."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    out: torch.Tensor = scores.softmax(-1).to(v.dtype) @ v
+    return out
 
 
 def _multiply(

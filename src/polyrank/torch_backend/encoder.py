@@ -67,6 +67,9 @@ class CrossEncoder(nn.Module):
         self, ids_T: torch.Tensor, types_T: torch.Tensor, at: Layout
     ) -> tuple[torch.Tensor, Rope | None]:
         x_TD = self.embeddings(ids_T, types_T, at.positions)
+        if torch.is_autocast_enabled(x_TD.device.type):
+            # Else the residual stream is fp32, and is cast anew for every linear layer.
+            x_TD = x_TD.to(torch.get_autocast_dtype(x_TD.device.type))
         return x_TD, _rope_tables(self.config, at.positions, x_TD.dtype)
 
     def _run(
