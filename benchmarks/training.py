@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from polyrank.checkpoint import save_checkpoint
 from polyrank.tokenization import PairTokenizer
@@ -58,7 +58,9 @@ def padded(config: RerankConfig) -> Callable[[int], int]:
     folder = tempfile.mkdtemp()
     save_checkpoint(folder, checkpoint, layout="native")
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).train()
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(Path(config.model) / "tokenizer.json"), pad_token="<pad>"
+    )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".embeddings." not in name)
     pair_tokenizer = PairTokenizer.from_folder(config.model)
