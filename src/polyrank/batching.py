@@ -8,30 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["fill", "groups_of_like_length", "plan_batches"]
-
-
-def fill(lengths: Sequence[int], max_batch_tokens: int) -> int:
-    """How many of the first pairs fit the budget. At least one: a pair is never split."""
-    total = 0
-    for taken, length in enumerate(lengths):
-        total += length
-        if total > max_batch_tokens and taken:
-            return taken
-    return len(lengths)
+__all__ = ["groups_of_like_length", "plan_batches"]
 
 
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
     """Indices of the pairs of each batch: longest first, each batch filled up to the budget.
 
-    Every index occurs once. Equal lengths keep input order.
+    Every index occurs once. Equal lengths keep input order. A pair over the budget goes alone.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batches = []
-    while order:
-        taken = fill([lengths[i] for i in order], max_batch_tokens)
-        batches.append(order[:taken])
-        order = order[taken:]
+    batches: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or lengths[i] > room:
+            batches.append([])
+            room = max_batch_tokens
+        batches[-1].append(i)
+        room -= lengths[i]
     return batches
 
 

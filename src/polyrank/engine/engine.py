@@ -168,12 +168,13 @@ class Engine:
             for request in requests:
                 _fail(request, error)
             return
+        done: dict[_Request, list[int]] = {request: [] for request in requests}
         for (request, index), logit in zip(work, logits, strict=True):
             request.logits[index] = logit
-        for request in requests:
-            done = [index for r, index in work if r is request]
-            request.left -= len(done)
-            request.on_progress(int(request.copies[done].sum()))
+            done[request].append(index)
+        for request, indices in done.items():
+            request.left -= len(indices)
+            request.on_progress(int(request.copies[indices].sum()))
             if request.left == 0:
                 _finish(request)
 

@@ -62,14 +62,20 @@ class BadLines:
             self.first = (*self.first, problem)
 
 
-def parse_group(line: str | bytes, where: str) -> Group:
-    """Read one line of a groups file. Raises InputError that says what is wrong at `where`."""
+def parse_row(line: str | bytes, where: str) -> dict[str, Any]:
+    """Read a line that is a JSON object. Raises InputError that names `where`."""
     try:
         row = json.loads(line)
     except ValueError as error:
         raise InputError(f"expected JSON at {where}: {error}") from error
     if not isinstance(row, dict):
         raise InputError(f"expected a JSON object at {where}, got {type(row).__name__}")
+    return row
+
+
+def parse_group(line: str | bytes, where: str) -> Group:
+    """Read one line of a groups file. Raises InputError that says what is wrong at `where`."""
+    row = parse_row(line, where)
     query, texts, scores = row.get("query"), row.get("texts"), row.get("scores")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"expected a non-empty `query` at {where}, got {query!r}")

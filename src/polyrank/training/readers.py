@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import json
 import lzma
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from polyrank.errors import InputError
-from polyrank.training.groups import BadLines, Group, parse_group
+from polyrank.training.groups import BadLines, Group, parse_group, parse_row
 
 __all__ = ["read_beir", "read_groups", "read_pairs", "read_triples"]
 
@@ -103,16 +102,6 @@ def _good(
                 yield value
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"expected JSON at {where}: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"expected a JSON object at {where}, got {type(row).__name__}")
-    return row
-
-
 def _field(row: dict[str, Any], key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
@@ -121,7 +110,7 @@ def _field(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def _parse_pair(line: str, where: str) -> Group:
-    row = _row(line, where)
+    row = parse_row(line, where)
     positive = _field(row, "positive", where)
     if row.get("title"):
         positive = f"{_field(row, 'title', where)} {positive}"
@@ -144,7 +133,7 @@ def _parse_triple(line: str, where: str) -> tuple[str, ...]:
 
 
 def _parse_text(line: str, where: str) -> tuple[str, str]:
-    row = _row(line, where)
+    row = parse_row(line, where)
     text = _field(row, "text", where)
     return _field(row, "_id", where), f"{row['title']} {text}" if row.get("title") else text
 
