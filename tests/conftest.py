@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,10 @@ from hypothesis import settings
 
 from polyrank import Reranker
 from polyrank.values import Encoding
+
+# Conversions and downloads go here, and with it; the hub client, imported later, reads it once.
+_home = tempfile.TemporaryDirectory(prefix="polyrank-tests-")
+os.environ["HF_HOME"] = _home.name
 
 # The networks here are tiny: more threads would only wait for each other.
 torch.set_num_threads(1)

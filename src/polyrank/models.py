@@ -159,13 +159,16 @@ def cache_folder() -> Path:
     return Path(HF_HOME) / "polyrank"
 
 
+_DECIDING = (".json", ".safetensors", ".onnx")
+
+
 def fingerprint(path: Path) -> str:
     """A short hash of what decides a model's scores: its config, weights and tokenizer.
 
     Files are read in full: 0.3 s for the official weights.
     """
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors")):
+    for file in sorted(p for p in path.iterdir() if p.suffix in _DECIDING):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

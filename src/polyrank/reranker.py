@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polyrank.checkpoint import Checkpoint, load_checkpoint
+from polyrank.backends import choose_backend, open_backend
+from polyrank.checkpoint import read_config
+from polyrank.config import EncoderConfig
 from polyrank.engine import Engine, Health
-from polyrank.errors import BackendError, CheckpointError, InputError, MissingDependencyError
+from polyrank.errors import CheckpointError, InputError
 from polyrank.models import find_model
 from polyrank.tokenization import (
     OnOverflow,
@@ -42,9 +44,11 @@ class Reranker:
     Args:
         model: None for the embedded model, a folder, a hub id or a short name.
         revision: branch, tag or commit of a hub model.
-        backend: "auto" or "torch".
+        backend: "auto", "onnx" (ONNX Runtime, CPUs) or "torch" (PyTorch, any device). "auto" is
+            torch on GPUs and onnx on CPUs, where a model of another kind is converted once.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N" or "mps".
-        dtype: "auto" (fp32 on CPUs, fp16 on GPUs), "fp32", "bf16" or "fp16".
+        dtype: "auto" (fp16 on GPUs; on CPUs what a packed model came in, else fp32), "fp32",
+            "int8" (onnx), "bf16" or "fp16" (torch).
         max_length: limit of a pair in tokens, special tokens included; None: the model's own.
         offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
         max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
@@ -79,11 +83,19 @@ class Reranker:
         _check_count("max_batch_tokens", max_batch_tokens)
         _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
-        checkpoint = load_checkpoint(folder.path)
+        config = read_config(folder.path)
+        choice = choose_backend(
+            folder.path,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            compile=compile,
+        )
         self._tokenizer = PairTokenizer.from_folder(folder.path)
-        if self._tokenizer.vocab_size > checkpoint.config.vocab_size:
+        if self._tokenizer.vocab_size > config.vocab_size:
             raise CheckpointError(
-                f"expected a tokenizer of at most {checkpoint.config.vocab_size} tokens, the rows "
+                f"expected a tokenizer of at most {config.vocab_size} tokens, the rows "
                 f"of the embedding table, got {self._tokenizer.vocab_size} in {folder.path}; the "
                 "tokenizer belongs to another model"
             )
@@ -92,13 +104,13 @@ class Reranker:
         self.revision = folder.revision
         """The hub commit in use; None for local folders."""
         self._truncation = Truncation(
-            max_length=_limit(max_length, checkpoint, self._tokenizer),
+            max_length=_limit(max_length, config, self._tokenizer),
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
-        opened = _open_backend(checkpoint, backend, device, dtype, threads, compile)
+        opened = open_backend(folder, choice, compile=compile)
         self.backend_name = opened.name
-        """Engine, device and dtype that run: `torch cpu fp32`."""
+        """Engine, device and dtype that run: `onnx cpu int8`."""
         self._engine = Engine(
             opened, max_batch_tokens=max_batch_tokens or opened.max_batch_tokens
         ).start()
@@ -235,8 +247,8 @@ class Reranker:
                 future.cancel()  # without effect unless we were interrupted
 
 
-def _limit(max_length: int | None, checkpoint: Checkpoint, tokenizer: PairTokenizer) -> int:
-    most = checkpoint.config.max_positions
+def _limit(max_length: int | None, config: EncoderConfig, tokenizer: PairTokenizer) -> int:
+    most = config.max_positions
     if max_length is None:
         return min(most, tokenizer.max_length or most)
     least = len(tokenizer.template) + 2
@@ -247,27 +259,6 @@ def _limit(max_length: int | None, checkpoint: Checkpoint, tokenizer: PairTokeni
             f"expected max_length from {least} to {most} tokens for this model, got {max_length}"
         )
     return max_length
-
-
-def _open_backend(
-    checkpoint: Checkpoint,
-    backend: str,
-    device: str,
-    dtype: str,
-    threads: int | None,
-    compile: bool,
-) -> Backend:
-    if backend not in ("auto", "torch"):
-        raise BackendError(f'expected backend "auto" or "torch", got {backend!r}')
-    try:
-        from polyrank.torch_backend import TorchBackend
-    except ImportError as error:
-        if error.name != "torch":
-            raise
-        raise MissingDependencyError(
-            'expected PyTorch for this model; install it with: pip install "polyrank[torch]"'
-        ) from error
-    return TorchBackend(checkpoint, device=device, dtype=dtype, threads=threads, compile=compile)
 
 
 def _shut_down(engine: Engine, backend: Backend) -> None:

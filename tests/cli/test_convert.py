@@ -104,3 +104,27 @@ def test_an_unknown_layout_is_wrong_usage(polyrank: Run, tiny_model: Path, tmp_p
     assert polyrank("convert", tiny_model, tmp_path / "out", "--layout", "square").code == 2
     assert polyrank("convert", tiny_model, tmp_path / "out").code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_a_packed_model_runs_by_itself(
+    polyrank: Run, tiny_model: Path, tmp_path: Path, reranker: Reranker, dtype: str
+) -> None:
+    out = tmp_path / "packed"
+    ran = polyrank("convert", tiny_model, out, "--onnx", dtype)
+    assert (ran.code, ran.out) == (0, "")
+    assert f"packed in {dtype}" in ran.err
+    assert {"config.json", "tokenizer.json", "polyrank.onnx"} <= {p.name for p in out.iterdir()}
+    with Reranker(out) as packed:
+        assert packed.backend_name == f"onnx cpu {dtype}"
+        near = 1e-5 if dtype == "fp32" else 0.2
+        assert abs(packed.logits(PAIRS) - reranker.logits(PAIRS)).max() < near
+
+
+def test_a_layout_or_a_packing_is_asked_for(
+    polyrank: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    for options in ([], ["--layout", "native", "--onnx", "int8"]):
+        ran = polyrank("convert", tiny_model, tmp_path / "out", *options)
+        assert (ran.code, (tmp_path / "out").exists()) == (2, False)
+        assert "--onnx" in ran.err

@@ -39,7 +39,7 @@ def test_info_states_shape_size_and_what_would_run(polyrank: Run, tiny_model: Pa
         "weight_bytes": (tiny_model / "model.safetensors").stat().st_size,
         "languages": None,
         "license": None,
-        "runs_on": {"backend": "torch", "device": "cpu", "dtype": "fp32", "threads": 3},
+        "runs_on": {"backend": "onnx", "device": "cpu", "dtype": "fp32", "threads": 3},
     }
 
 

@@ -6,14 +6,23 @@ memory-mapped: an array is read from disk when, and in the dtype in which, it is
 
 from polyrank.checkpoint.files import Array, read_json
 from polyrank.checkpoint.layouts import canonical_shapes
-from polyrank.checkpoint.reading import Checkpoint, load_checkpoint
+from polyrank.checkpoint.lowbit import BLOCK, quantize_int4, quantize_int8
+from polyrank.checkpoint.packed import PACKED_FILE, packed_metadata, save_packed
+from polyrank.checkpoint.reading import Checkpoint, load_checkpoint, read_config
 from polyrank.checkpoint.writing import save_checkpoint
 
 __all__ = [
+    "BLOCK",
+    "PACKED_FILE",
     "Array",
     "Checkpoint",
     "canonical_shapes",
     "load_checkpoint",
+    "packed_metadata",
+    "quantize_int4",
+    "quantize_int8",
+    "read_config",
     "read_json",
     "save_checkpoint",
+    "save_packed",
 ]

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from polyrank.checkpoint.layouts import BUFFERS
 from polyrank.errors import CheckpointError
 
-__all__ = ["Array", "map_files", "read_json", "some"]
+__all__ = ["Array", "map_file", "map_files", "read_json", "some"]
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_LOW_BIT = {"I8": "<i1", "U8": "<u1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if single.exists():
-        return _map_file(single, files)
+        return map_file(single, files)
     if not index.exists():
         other = sorted(p.name for p in folder.glob("*.bin")) + sorted(
             p.name for p in folder.glob("*.safetensors")
@@ -61,7 +62,7 @@ def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
     for shard in sorted(set(weight_map.values())):
         if os.path.basename(shard) != shard or not (folder / shard).exists():
             raise CheckpointError(f"expected the shard {shard} named by {index}; it is missing")
-        found = _map_file(folder / shard, files)
+        found = map_file(folder / shard, files)
         stored |= {name: array for name, array in found.items() if weight_map.get(name) == shard}
     absent = sorted(set(weight_map) - set(stored))
     if absent:
@@ -69,11 +70,12 @@ def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
     return stored
 
 
-def _map_file(path: Path, files: list[mmap.mmap]) -> dict[str, Array]:
+def map_file(path: Path, files: list[mmap.mmap], *, low_bit: bool = False) -> dict[str, Array]:
     """Views into the mapped file, which is added to `files`.
 
-    The library checks the header; we read from it where the data lie.
+    The library checks the header; we read from it where the data lie. `low_bit` allows integers.
     """
+    dtypes = _DTYPES | _LOW_BIT if low_bit else _DTYPES
     try:
         with safe_open(path, framework="numpy"):
             pass
@@ -90,14 +92,14 @@ def _map_file(path: Path, files: list[mmap.mmap]) -> dict[str, Array]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in _DTYPES:
+        if entry["dtype"] not in dtypes:
             if name.endswith(BUFFERS):
                 continue
             raise CheckpointError(
-                f"expected {name} to be one of {', '.join(_DTYPES)}, got {entry['dtype']} in {path}"
+                f"expected {name} to be one of {', '.join(dtypes)}, got {entry['dtype']} in {path}"
             )
         start, end = entry["data_offsets"]
-        data = bytes_[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        data = bytes_[start:end].view(dtypes[entry["dtype"]]).reshape(entry["shape"])
         data = data if data.flags.aligned else data.copy()
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")

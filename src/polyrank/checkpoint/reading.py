@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.checkpoint.files import Array, map_files, read_json, some
+from polyrank.checkpoint.files import Array, map_file, map_files, read_json, some
 from polyrank.checkpoint.layouts import BUFFERS, LAYOUTS, canonical_shapes, name_map
+from polyrank.checkpoint.packed import PACKED_FILE, unpack_arrays
 from polyrank.config import EncoderConfig, parse_config
 from polyrank.errors import CheckpointError
 
-__all__ = ["Checkpoint", "load_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "read_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,16 @@ class Checkpoint:
         return "head.out.weight" in self.arrays
 
 
+def read_config(folder: str | Path) -> EncoderConfig:
+    """What a folder's config.json says of its network; weights are not touched."""
+    path = Path(folder) / "config.json"
+    return parse_config(read_json(path), where=str(path))
+
+
 def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpoint:
     """Map a folder's weights. Any layout of the gte, bert and xlm-roberta families.
+
+    The weights of a packed model (`polyrank.safetensors`) are widened to fp32 in memory.
 
     Raises CheckpointError that names any file or tensor missing, unexpected or misshapen. With
     `require_head=False` an encoder without a classification head is accepted as it is, and
@@ -53,14 +62,18 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
     where = str(folder / "config.json")
     config = parse_config(source, where=where)
     files: list[mmap.mmap] = []
+    if (folder / PACKED_FILE).exists():
+        packed = map_file(folder / PACKED_FILE, files, low_bit=True)
+        arrays = unpack_arrays(config, packed, str(folder))
+        return Checkpoint(config=config, arrays=arrays, source=source, files=tuple(files))
     stored = map_files(folder, files)
     layout, prefix = source["model_type"], LAYOUTS[source["model_type"]][0]
     if config.family == "gte":
         stored, layout, prefix = _find_gte_layout(stored)
     elif not any(name.startswith(prefix) for name in stored):
         prefix = ""
-    packed = any("qkv_proj" in name for name in stored)
-    names = name_map(config, layout, prefix, packed=packed)
+    stacked = any("qkv_proj" in name for name in stored)
+    names = name_map(config, layout, prefix, packed=stacked)
     head = {n: f for n, f in names.items() if n.startswith("head.")}
     head_found = [n for n, foreign in head.items() if all(f in stored for f in foreign)]
     with_head = require_head or len(head_found) == len(head)

@@ -17,12 +17,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from polyrank.cli.cache import cache
 from polyrank.cli.convert import convert
 from polyrank.cli.eval import evaluate
 from polyrank.cli.info import info
+from polyrank.cli.mine import mine
 from polyrank.cli.options import Debug, wants_debug
+from polyrank.cli.pretrain import pretrain
 from polyrank.cli.rank import rank
 from polyrank.cli.score import score
+from polyrank.cli.train import train
 from polyrank.errors import PolyrankError
 
 __all__ = ["app", "run"]
@@ -78,9 +82,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (rank, score, evaluate, info, convert):
+for _command in (rank, score, evaluate, info, convert, mine, train, pretrain):
     _name = "eval" if _command is evaluate else None  # `eval` is a name of Python's own
     app.command(_name, help=_unwrapped(_command.__doc__ or ""))(_command)
+app.add_typer(cache)
 
 
 def run() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ from polyrank.cli import options as o
 from polyrank.cli.printing import note
 from polyrank.errors import InputError
 
-__all__ = ["Layout", "convert"]
+__all__ = ["Layout", "Packed", "convert"]
 
 _COPIED = (
     "tokenizer.json",
@@ -37,6 +37,13 @@ class Layout(str, Enum):
     native = "native"
 
 
+class Packed(str, Enum):
+    """Dtypes of the linear layers of a packed model."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
 def convert(
     model: Annotated[
         str,
@@ -44,12 +51,20 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     layout: Annotated[
-        Layout,
+        Layout | None,
         typer.Option(
             help="official: the one of the mGTE release. native: the one of transformers.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    onnx: Annotated[
+        Packed | None,
+        typer.Option(
+            "--onnx",
+            help="Pack the model for the CPU engine, in this dtype.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace OUT where it is a model's folder.")
     ] = False,
@@ -57,27 +72,54 @@ def convert(
     offline: o.Offline = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a model's folder in the layout that another tool reads.
+    """Write a model's folder in the layout that another tool reads, or packed for the CPU engine.
 
-    The numbers stay what they are; bf16 weights are written in fp32, which is exact. Tokenizer
-    files, README.md and LICENSE are copied. OUT appears complete or not at all.
+    With --layout the numbers stay what they are; bf16 weights are written in fp32, which is exact.
+    With --onnx the folder holds the packed graph and its weights, int8 or fp32, compared with a
+    plain computation on sample pairs before it is put in place; every backend reads it.
+    Tokenizer files, README.md and LICENSE are copied. OUT appears complete or not at all.
 
-    Example:
+    Examples:
 
       polyrank convert gte-multilingual-reranker-base ./gte-native --layout native
-    """
-    from polyrank.checkpoint import load_checkpoint, save_checkpoint
-    from polyrank.models import find_model
 
-    source = find_model(model, revision=revision, offline=offline or None).path
+      polyrank convert gte-multilingual-reranker-base ./gte-int8 --onnx int8
+    """
+    if (layout is None) == (onnx is None):
+        raise typer.BadParameter("expected --layout or --onnx, one of them")
+    from polyrank.checkpoint import load_checkpoint, save_checkpoint
+    from polyrank.models import find_model, fingerprint
+
+    found = find_model(model, revision=revision, offline=offline or None)
+    source = found.path
     _check_out(out, source, force)
     checkpoint = load_checkpoint(source)
     with _written_aside(out) as folder:
-        save_checkpoint(folder, checkpoint, layout=layout.value)
         for name in _COPIED:
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
-    note(f"wrote {out} in the {layout.value} layout")
+        if layout is not None:
+            save_checkpoint(folder, checkpoint, layout=layout.value)
+            done = f"in the {layout.value} layout"
+        else:
+            assert onnx is not None
+            from polyrank.onnx_backend.files import write_packed
+
+            shutil.copyfile(source / "config.json", folder / "config.json")
+            precision: Literal["fp32", "int8"] = "fp32" if onnx is Packed.fp32 else "int8"
+            written = write_packed(
+                folder,
+                checkpoint,
+                precision,
+                source=found.name,
+                source_hash=fingerprint(source),
+                say=note,
+            )
+            done = (
+                f"packed in {precision}: {written.bytes / 1e6:.0f} MB, logits within "
+                f"{written.largest_difference:.1e} on {written.pairs} sample pairs"
+            )
+    note(f"wrote {out} {done}")
 
 
 def _check_out(out: Path, source: Path, force: bool) -> None:

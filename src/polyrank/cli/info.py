@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +12,7 @@ import typer
 from polyrank.cli import options as o
 from polyrank.cli.model_card import read_model_card
 from polyrank.cli.printing import json_line, print_fields
-from polyrank.errors import BackendError
+from polyrank.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from polyrank.checkpoint import Checkpoint
@@ -48,7 +50,7 @@ def info(
 
     folder = find_model(model, revision=revision, offline=offline or None)
     facts = _facts(folder, load_checkpoint(folder.path))
-    facts["runs_on"] = _runs_on(backend, device, dtype, threads)
+    facts["runs_on"] = _runs_on(folder.path, backend, device, dtype, threads)
     if as_json:
         print(json_line(facts))
     else:
@@ -90,25 +92,19 @@ def _stored_dtypes(checkpoint: Checkpoint) -> list[str]:
     return sorted({"bf16" if a.bf16 else f"fp{8 * a.data.itemsize}" for a in arrays})
 
 
-def _runs_on(backend: str, device: str, dtype: str, threads: int | None) -> dict[str, Any] | None:
-    """What a Reranker with these options would run on; None where PyTorch is not installed."""
-    from polyrank.cpus import available_cpus
+def _runs_on(
+    folder: Path, backend: str, device: str, dtype: str, threads: int | None
+) -> dict[str, Any] | None:
+    """What a Reranker with these options would run on; None where PyTorch is missing for it."""
+    from polyrank.backends import choose_backend
 
-    if backend not in ("auto", "torch"):
-        raise BackendError(f'expected backend "auto" or "torch", got {backend!r}')
     try:
-        from polyrank.torch_backend.runner import choose_device, choose_dtype
-    except ImportError as error:
-        if error.name != "torch":
-            raise
+        choice = choose_backend(
+            folder, backend=backend, device=device, dtype=dtype, threads=threads
+        )
+    except MissingDependencyError:
         return None
-    chosen = choose_device(device)
-    return {
-        "backend": "torch",
-        "device": str(chosen),
-        "dtype": choose_dtype(dtype, chosen),
-        "threads": (threads or available_cpus()) if chosen.type == "cpu" else None,
-    }
+    return asdict(choice)
 
 
 def _readable(name: str, value: Any) -> str:

@@ -71,12 +71,13 @@ Revision = Annotated[
     str | None,
     typer.Option(rich_help_panel=_PANEL, help="Branch, tag or commit of a hub model."),
 ]
-Backend = Annotated[str, typer.Option(rich_help_panel=_PANEL, help="auto or torch.")]
+Backend = Annotated[str, typer.Option(rich_help_panel=_PANEL, help="auto, onnx (CPUs) or torch.")]
 Dtype = Annotated[
     str,
     typer.Option(
         rich_help_panel=_PANEL,
-        help="auto (fp32 on CPUs, fp16 on GPUs), fp32, bf16 or fp16.",
+        help="auto (fp16 on GPUs; on CPUs what the model came packed in, else fp32), fp32, int8 "
+        "(onnx), bf16 or fp16 (torch).",
     ),
 ]
 Device = Annotated[

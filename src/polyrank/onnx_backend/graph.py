@@ -7,12 +7,14 @@ The last layer computes keys and values for all tokens and the rest for each pai
 T packed tokens, G pairs, L longest pair, D width, F intermediate width, K head width
 
 int8: weights per output channel, activations per token (each row scaled by its own largest
-magnitude), so that a pair's logit does not depend on what else is in the batch.
+magnitude), so that a pair's logit does not depend on what else is in the batch. The word table
+is gathered as it is stored, a row a token, and widened after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,51 +22,78 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from polyrank.checkpoint import Array, Checkpoint
+from polyrank.checkpoint import BLOCK, Array, Checkpoint, quantize_int4, quantize_int8
 from polyrank.config import EncoderConfig
+from polyrank.onnx_backend.layout import INPUTS, PROBE
 
-__all__ = ["INPUTS", "Precision", "build_graph"]
+__all__ = ["Graph", "Precision", "Table", "build_graph"]
 
 Precision = Literal["fp32", "int8"]
-INPUTS = ("ids", "types", "positions", "pad", "unpad", "lengths")
+Table = Literal["stored", "fp16", "int4"]
 _OPSET = 21
 _IR_VERSION = 10
 _MICROSOFT = "com.microsoft"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """A graph, and its weights, which lie in a file beside it."""
+
+    model: onnx.ModelProto
+    tensors: Mapping[str, npt.NDArray[Any]]
+
+
 def build_graph(
-    checkpoint: Checkpoint, precision: Precision, metadata: Mapping[str, str] | None = None
-) -> onnx.ModelProto:
+    checkpoint: Checkpoint,
+    precision: Precision,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    table: Table = "stored",
+    exact: Collection[str] = (),
+) -> Graph:
     """Build the graph of a cross-encoder.
+
+    `table` is how the word embeddings are kept: in the checkpoint's own dtype (bf16 as fp32), in
+    fp16, or in 4 bits. `exact` names linear layers that stay fp32 in an int8 graph, such as
+    `layers.11.mlp_out`.
 
     Inputs, those of them that the family reads: `ids`, `types`, `positions` [T] int64; `pad`
     [G, L] int64, the token in each padded place; `unpad` [T] int64, each token's place in the
-    flattened [G * L]; `lengths` [G] int32. Output: `logits` [G] fp32.
+    flattened [G * L]; `lengths` [G] int32; `masked` [] bool, whether places over a pair's
+    length are hidden; False only where there are none. Output: `logits` [G] fp32.
     """
-    return _Builder(checkpoint, precision).build(dict(metadata or {}))
+    return _Builder(checkpoint, precision, table, exact).build(dict(metadata or {}))
 
 
 class _Builder:
-    def __init__(self, checkpoint: Checkpoint, precision: Precision) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, precision: Precision, table: Table, exact: Collection[str]
+    ) -> None:
         self.config: EncoderConfig = checkpoint.config
         self.arrays: Mapping[str, Array] = checkpoint.arrays
         self.precision = precision
+        self.table = table
+        self.exact = frozenset(exact)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.tensors: dict[str, npt.NDArray[Any]] = {}
         self.quantized: dict[str, tuple[str, str]] = {}
 
-    def build(self, metadata: dict[str, str]) -> onnx.ModelProto:
+    def build(self, metadata: dict[str, str]) -> Graph:
         x = self.embed()
         rope = self.rope_caches()
         for n in range(self.config.num_layers):
             x = self.layer(f"layers.{n}", x, rope, last=n == self.config.num_layers - 1)
         logits = self.head(x)
         self.node("Identity", [logits], "logits")
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["G"])]
+        if self.precision == "int8":
+            outputs.append(self.probe())
         graph = helper.make_graph(
             self.nodes,
             "polyrank",
             [helper.make_tensor_value_info(*i) for i in self.inputs()],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["G"])],
+            outputs,
             list(self.initializers.values()),
         )
         model = helper.make_model(
@@ -73,13 +102,13 @@ class _Builder:
             opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)],
         )
         model.ir_version = _IR_VERSION
-        helper.set_model_props(model, {**metadata, "polyrank.precision": self.precision})
-        return model
+        helper.set_model_props(model, {**metadata, "polyrank.dtype": self.precision})
+        return Graph(model=model, tensors=self.tensors)
 
     def inputs(self) -> list[tuple[str, int, list[str]]]:
-        used = {name for node in self.nodes for name in node.input}
-        shapes = {"pad": ["G", "L"], "lengths": ["G"]}
-        kinds = {"lengths": TensorProto.INT32}
+        used = {name for node in self.nodes for name in node.input} | {"lengths"}
+        shapes = {"pad": ["G", "L"], "lengths": ["G"], "masked": list[str]()}
+        kinds = {"lengths": TensorProto.INT32, "masked": TensorProto.BOOL}
         return [
             (name, kinds.get(name, TensorProto.INT64), shapes.get(name, ["T"]))
             for name in INPUTS
@@ -89,7 +118,7 @@ class _Builder:
     # ------------------------------------------------------------ the network
 
     def embed(self) -> str:
-        x = self.rows("embeddings.word.weight", "ids")
+        x = self.word_rows()
         if self.config.type_vocab_size > 1:
             x = self.node("Add", [x, self.rows("embeddings.token_type.weight", "types")])
         elif self.config.type_vocab_size == 1:
@@ -134,26 +163,44 @@ class _Builder:
             # A pair's first token is at position 0, where RoPE turns nothing.
             q = q if first_only else self.rotate(q, rope)
         out = self.node(
-            "MultiHeadAttention",
-            [q, k, v, "", "lengths"],
-            domain=_MICROSOFT,
-            num_heads=self.config.num_heads,
+            "If",
+            ["masked"],
+            then_branch=self.attention("masked", [q, k, v, "", "lengths"]),
+            else_branch=self.attention("whole", [q, k, v]),
         )
         shape = self.constant("flat", np.array([-1, self.config.hidden_size], np.int64))
         out = self.node("Reshape", [out, shape])
         return out if first_only else self.node("Gather", [out, "unpad"], axis=0)
 
+    def attention(self, name: str, inputs: list[str]) -> onnx.GraphProto:
+        """A branch. Without a mask the kernel never holds the [L, L] scores of a long pair."""
+        out = f"{inputs[0]}.{name}"
+        node = helper.make_node(
+            "MultiHeadAttention",
+            inputs,
+            [out],
+            domain=_MICROSOFT,
+            num_heads=self.config.num_heads,
+        )
+        shape = ["G", "L", self.config.hidden_size]
+        return helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info(out, TensorProto.FLOAT, shape)]
+        )
+
     def mlp(self, name: str, x: str) -> str:
         w = self.values(f"{name}.mlp_in.weight")
-        if self.config.gated:
-            F = self.config.intermediate_size
-            parts = {"up": slice(F), "gate": slice(F, None)}
-            up, gate = (self.linear(f"{name}.{n}", x, w[i]) for n, i in parts.items())
-            h = self.node("Mul", [self.activate(gate), up])
-        else:
+        out = self.values(f"{name}.mlp_out.weight")
+        if not self.config.gated:
             bias = self.values(f"{name}.mlp_in.bias")
             h = self.activate(self.linear(f"{name}.mlp_in", x, w, bias))
-        return self.linear(f"{name}.mlp_out", h, self.values(f"{name}.mlp_out.weight"))
+            return self.linear(f"{name}.mlp_out", h, out)
+        F = self.config.intermediate_size
+        gate = self.activate(self.linear(f"{name}.gate", x, w[F:]))
+        up, row_scale = self.product(f"{name}.up", x, w[:F])
+        # A row's scale passes through the product of gate and up, and through rounding to a
+        # row's own largest magnitude: it is multiplied in once, after mlp_out.
+        y, step = self.product(f"{name}.mlp_out", self.node("Mul", [gate, up]), out)
+        return self.scaled(y, self.scaled(row_scale, step))
 
     def activate(self, x: str) -> str:
         if self.config.activation == "relu":
@@ -173,8 +220,8 @@ class _Builder:
         if self.config.rope_theta is None:
             return None
         angles = np.outer(np.arange(self.config.max_positions), self.config.inv_freq())
-        cos = self.constant("rope.cos", np.cos(angles).astype(np.float32))
-        return cos, self.constant("rope.sin", np.sin(angles).astype(np.float32))
+        cos = self.stored("rope.cos", np.cos(angles).astype(np.float32))
+        return cos, self.stored("rope.sin", np.sin(angles).astype(np.float32))
 
     def rotate(self, x: str, rope: tuple[str, str]) -> str:
         """RoPE on [G, L, D]; positions count from 0 in every row, padded places included."""
@@ -196,34 +243,37 @@ class _Builder:
         )
 
     def float_linear(self, name: str, x: str) -> str:
-        w = self.constant(f"{name}.weight", self.values(f"{name}.weight"))
-        return self.node("Gemm", [x, w, self.weight(f"{name}.bias")], transB=1)
+        inputs = [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
+        return self.node("Gemm", inputs, transB=1)
 
     def linear(
         self, name: str, x: str, w: npt.NDArray[Any], bias: npt.NDArray[Any] | None = None
     ) -> str:
         """x @ w.T + bias for w [out, in], in the graph's precision."""
-        y = self.int8_matmul(name, x, w) if self.precision == "int8" else self.matmul(name, x, w)
+        y = self.scaled(*self.product(name, x, w))
         if bias is None:
             return y
-        return self.node("Add", [y, self.constant(f"{name}.bias", bias)])
+        return self.node("Add", [y, self.stored(f"{name}.bias", bias)])
 
-    def matmul(self, name: str, x: str, w: npt.NDArray[Any]) -> str:
-        return self.node("MatMul", [x, self.constant(name, np.ascontiguousarray(w.T))])
-
-    def int8_matmul(self, name: str, x: str, w: npt.NDArray[Any]) -> str:
-        scale_out = np.maximum(np.abs(w).max(axis=1), 1e-12) / 127
-        quantized = np.rint(w / scale_out[:, None]).astype(np.int8)
-        weight = self.constant(f"{name}.int8", np.ascontiguousarray(quantized.T))
-        scale = self.constant(f"{name}.scale", scale_out.astype(np.float32))
-        zeros = self.constant(f"zeros.{len(w)}", np.zeros(len(w), np.int8))
+    def product(self, name: str, x: str, w: npt.NDArray[Any]) -> tuple[str, str]:
+        """x @ w.T, and the [T, 1] scale that its rows still lack; "" where they lack none."""
+        if self.precision == "fp32" or name in self.exact:
+            weight = self.stored(f"{name}.transposed", np.ascontiguousarray(w.T))
+            return self.node("MatMul", [x, weight]), ""
+        quantized, channel_scale = quantize_int8(w)
+        weight = self.stored(f"{name}.int8", np.ascontiguousarray(quantized.T))
+        scale = self.stored(f"{name}.scale", channel_scale)
+        # One for each layer: the runtime may rewrite it with its weight.
+        zeros = self.constant(f"{name}.zeros", np.zeros(len(w), np.int8))
         q, row_scale = self.quantize_rows(x)
         one = self.constant("unit", np.float32(1))
         middle = self.constant("middle", np.uint8(128))
-        y = self.node(
-            "MatMulIntegerToFloat", [q, weight, one, scale, middle, zeros], domain=_MICROSOFT
-        )
-        return self.node("Mul", [y, row_scale])
+        # Unsigned activations: with signed ones the runtime falls back to a reference kernel.
+        inputs = [q, weight, one, scale, middle, zeros]
+        return self.node("MatMulIntegerToFloat", inputs, domain=_MICROSOFT), row_scale
+
+    def scaled(self, x: str, scale: str) -> str:
+        return self.node("Mul", [x, scale]) if x and scale else x or scale
 
     def quantize_rows(self, x: str) -> tuple[str, str]:
         """[T, D] -> uint8 around 128, and [T, 1] what one step of each row is worth."""
@@ -242,8 +292,50 @@ class _Builder:
             self.quantized[x] = q, step
         return self.quantized[x]
 
+    def word_rows(self) -> str:
+        """[T, D] word embeddings of the tokens."""
+        name = "embeddings.word.weight"
+        if self.table == "int4":
+            return self.int4_rows(name)
+        array = self.arrays[name]
+        table = array.float32() if array.bf16 else array.data
+        table = table.astype(np.float16) if self.table == "fp16" else table
+        rows = self.node("Gather", [self.stored(name, table), "ids"], axis=0)
+        return rows if table.dtype == np.float32 else self.cast(rows)
+
+    def int4_rows(self, name: str) -> str:
+        bytes_, scales = quantize_int4(self.arrays[name].float32())
+        D, blocks = self.config.hidden_size, scales.shape[1]
+        packed = self.node("Gather", [self.stored(f"{name}.int4", bytes_), "ids"], axis=0)
+        scale = self.node("Gather", [self.stored(f"{name}.scales", scales), "ids"], axis=0)
+        halves = []
+        for op, by, options in (
+            ("BitwiseAnd", np.uint8(15), {}),
+            ("BitShift", np.uint8(4), {"direction": "RIGHT"}),
+        ):
+            half = self.node(op, [packed, self.constant(f"{op}.by", by)], **options)
+            shape = self.constant("half blocks", np.array([-1, blocks, BLOCK // 2], np.int64))
+            halves.append(self.node("Reshape", [half, shape]))
+        values = self.cast(self.node("Concat", halves, axis=2))
+        values = self.node("Sub", [values, self.constant("eight", np.float32(8))])
+        last = self.constant("last", np.array([-1], np.int64))
+        values = self.node("Mul", [values, self.node("Unsqueeze", [self.cast(scale), last])])
+        return self.node("Reshape", [values, self.constant("flat", np.array([-1, D], np.int64))])
+
+    def cast(self, x: str) -> str:
+        return self.node("Cast", [x], to=TensorProto.FLOAT)
+
     def rows(self, table: str, at: str) -> str:
         return self.node("Gather", [self.weight(table), at], axis=0)
+
+    def probe(self) -> onnx.ValueInfoProto:
+        """The largest product that int8 layers may meet, on the machine that runs the graph."""
+        name, exact = PROBE
+        K = exact // (255 * 127)
+        q = self.constant(f"{name}.q", np.full((1, K), 255, np.uint8))
+        w = self.constant(f"{name}.w", np.full((K, 1), 127, np.int8))
+        self.node("MatMulInteger", [q, w], name)
+        return helper.make_tensor_value_info(name, TensorProto.INT32, [1, 1])
 
     # ------------------------------------------------------------ nodes and constants
 
@@ -264,9 +356,22 @@ class _Builder:
         return self.arrays[name].float32()
 
     def weight(self, name: str) -> str:
-        return self.constant(name, self.values(name))
+        return self.stored(name, self.values(name))
 
     def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
+        """A value of the graph's own, which lies in it."""
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def stored(self, name: str, value: npt.NDArray[Any]) -> str:
+        """A weight, which lies in the file beside the graph."""
+        if name not in self.initializers:
+            self.initializers[name] = TensorProto(
+                name=name,
+                data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
+                dims=value.shape,
+                data_location=TensorProto.EXTERNAL,
+            )
+            self.tensors[name] = value
         return name

@@ -1,0 +1,12 @@
+"""What the builder of a graph and its runner agree on. Imports neither onnx nor onnxruntime."""
+
+from __future__ import annotations
+
+__all__ = ["FORMAT", "GRAPH_FILE", "INPUTS", "PROBE"]
+
+GRAPH_FILE = "polyrank.onnx"
+FORMAT = "1"
+"""Of a packed model's files; one of another format is converted anew."""
+INPUTS = ("ids", "types", "positions", "pad", "unpad", "lengths", "masked")
+PROBE = ("clipped", 255 * 127 * 64)
+"""An output of int8 graphs, and what it is on a CPU that sums int8 products exactly."""

@@ -1,0 +1,151 @@
+"""A packed graph in an ONNX Runtime session, as a Backend. Knows no text and no queue.
+
+The only door to `onnxruntime`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from polyrank.batching import groups_of_like_length
+from polyrank.cpus import available_cpus
+from polyrank.errors import BackendError, CheckpointError
+from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
+from polyrank.values import Batch
+
+__all__ = ["OnnxBackend"]
+
+# Pairs up to this length may share a run of the graph, padded around attention alone, which is a
+# small part of their cost. Longer ones run alone, without a mask, and so without [L, L] scores.
+_MAX_MASKED_LENGTH = 512
+_MAX_WASTE = 0.4
+# Padded to a multiple of this, a softmax sums a pair's own places in the same order whatever the
+# padding; so not one bit of a pair depends on its company, and int8 never rounds it differently.
+_PLACES = 32
+_SHORTEST = (np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([2]), np.array([0]))
+_FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]  # slower than what they replace
+
+
+class OnnxBackend:
+    """Runs the packed graph of a folder on the CPU. One session, shared by all threads."""
+
+    def __init__(self, folder: Path, *, threads: int | None = None, safe: bool = False) -> None:
+        """Open `polyrank.onnx` in `folder`.
+
+        `safe` sums int8 products without the 16-bit intermediate that CPUs without VNNI clip: the
+        same logits from a slower kernel. It comes on by itself where the graph finds such a CPU.
+        """
+        self._path = folder / GRAPH_FILE
+        self.threads = threads or available_cpus()
+        self._session = self._open(safe)
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self.dtype = self._session.get_modelmeta().custom_metadata_map["polyrank.dtype"]
+        self.name = f"onnx cpu {self.dtype}"
+        self.max_batch_tokens = 2048
+        self._shrink = ort.RunOptions()
+        self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        if self.dtype == "int8" and not safe and self._clips():
+            self._session = self._open(True)
+        self._run(*_SHORTEST)  # so that no caller's pair warms it up
+
+    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """[S] raw logits of a packed batch."""
+        lengths, starts = batch.lengths, batch.cu_lengths[:-1]
+        logits = np.empty(len(lengths), np.float32)
+        for pairs in self._groups(lengths):
+            logits[pairs] = self._run(batch.ids, batch.type_ids, lengths[pairs], starts[pairs])
+        return logits
+
+    def close(self) -> None:
+        """Drop the session; its memory goes back with it."""
+        del self._session
+
+    def _open(self, safe: bool) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(
+                str(self._path),
+                _options(self.threads, safe=safe),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_FUSIONS,
+            )
+        except (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
+            raise CheckpointError(f"expected a packed model at {self._path}: {error}") from error
+
+    def _clips(self) -> bool:
+        output, exact = PROBE
+        feeds = self._feeds(
+            np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([2]), np.array([0])
+        )
+        (found,) = self._session.run([output], feeds)
+        return int(found[0, 0]) != exact
+
+    @staticmethod
+    def _groups(lengths: npt.NDArray[np.int32]) -> list[list[int]]:
+        long = [[int(i)] for i in np.flatnonzero(lengths > _MAX_MASKED_LENGTH)]
+        short = np.flatnonzero(lengths <= _MAX_MASKED_LENGTH)
+        groups = groups_of_like_length(lengths[short].tolist(), _MAX_WASTE)
+        return long + [short[g].tolist() for g in groups]
+
+    def _run(
+        self,
+        ids: npt.NDArray[np.int32],
+        types: npt.NDArray[np.int32],
+        lengths: npt.NDArray[Any],
+        starts: npt.NDArray[Any],
+    ) -> npt.NDArray[np.float32]:
+        """[G] logits of the pairs that begin at `starts`."""
+        feeds = self._feeds(ids, types, lengths, starts)
+        tokens = int(lengths.sum())
+        options = self._shrink if tokens > self.max_batch_tokens else None
+        try:
+            (logits,) = self._session.run(["logits"], feeds, options)
+        except ort_errors.RuntimeException as error:
+            raise BackendError(
+                f"{self.name} failed on {tokens} tokens in {len(lengths)} pairs (longest "
+                f"{lengths.max()}); if memory ran out, lower max_batch_tokens or max_length: "
+                f"{error}"
+            ) from error
+        return np.asarray(logits)
+
+    def _feeds(
+        self,
+        ids: npt.NDArray[np.int32],
+        types: npt.NDArray[np.int32],
+        lengths: npt.NDArray[Any],
+        starts: npt.NDArray[Any],
+    ) -> dict[str, npt.NDArray[Any]]:
+        masked = bool(lengths[0] <= _MAX_MASKED_LENGTH)
+        longest = int(lengths.max())
+        places = np.arange(-(-longest // _PLACES) * _PLACES if masked else longest)
+        inside = places < lengths[:, None]
+        chosen = (starts[:, None] + places)[inside]
+        firsts = np.cumsum(lengths) - lengths
+        feeds = {
+            "ids": ids[chosen].astype(np.int64),
+            "types": types[chosen].astype(np.int64),
+            "positions": np.broadcast_to(places, inside.shape)[inside],
+            "pad": firsts[:, None] + np.where(inside, places, 0),
+            "unpad": np.flatnonzero(inside),
+            "lengths": lengths.astype(np.int32),
+            "masked": np.array(masked),
+        }
+        return {name: feeds[name] for name in self._inputs}
+
+
+def _options(threads: int, *, safe: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if safe:
+        # Weights as unsigned bytes: another kernel, the same integers.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options

@@ -1,0 +1,210 @@
+"""The packed graph in ONNX Runtime against the reference logits and the PyTorch network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import encoding_of
+from polyrank.checkpoint import Checkpoint, load_checkpoint
+from polyrank.config import EncoderConfig, Family
+from polyrank.errors import BackendError, CheckpointError
+from polyrank.onnx_backend import files
+from polyrank.onnx_backend.files import write_packed
+from polyrank.onnx_backend.graph import Precision, build_graph
+from polyrank.onnx_backend.layout import PROBE
+from polyrank.onnx_backend.reference import reference_logits, sample_encodings
+from polyrank.onnx_backend.runner import OnnxBackend
+from polyrank.torch_backend import CrossEncoder, TorchBackend
+from polyrank.values import Encoding, pack
+
+Cases = list[dict[str, Any]]
+Packed = Callable[..., Path]
+FAMILIES: tuple[Family, ...] = ("gte", "bert", "xlm-roberta")
+
+
+def random_checkpoint(family: Family, *, activation: Any = "gelu") -> Checkpoint:
+    config = EncoderConfig(
+        family=family,
+        vocab_size=300,
+        hidden_size=64,
+        num_layers=3,
+        num_heads=4,
+        intermediate_size=96,
+        max_positions=1200,
+        type_vocab_size=2 if family == "bert" else 1,
+        layer_norm_eps=1e-12,
+        activation=activation,
+        position_offset=2 if family == "xlm-roberta" else 0,
+        rope_theta=10_000.0 if family == "gte" else None,
+    )
+    arrays = CrossEncoder.random(config, std=0.08).arrays()
+    return Checkpoint(config=config, arrays=arrays, source={})
+
+
+def random_encodings(lengths: list[int], *, two_types: bool = False) -> list[Encoding]:
+    rng = np.random.default_rng(0)
+    return [
+        encoding_of(rng.integers(4, 300, n).tolist(), type_split=n // 2 if two_types else None)
+        for n in lengths
+    ]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """Packs a checkpoint; returns the folder."""
+
+    def write(checkpoint: Checkpoint, precision: Precision, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp("packed")
+        write_packed(folder, checkpoint, precision, source="test", source_hash="0", **options)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def int8_backends(packed: Packed) -> Iterator[dict[Family, OnnxBackend]]:
+    backends = {f: OnnxBackend(packed(random_checkpoint(f), "int8"), threads=2) for f in FAMILIES}
+    yield backends
+    for backend in backends.values():
+        backend.close()
+
+
+def test_fp32_gives_the_reference_logits(
+    packed: Packed, tiny_model: Path, tiny_cases: Cases
+) -> None:
+    backend = OnnxBackend(packed(load_checkpoint(tiny_model), "fp32"))
+    encodings = [encoding_of(c["input_ids"]) for c in tiny_cases]
+    wanted = [c["logit"] for c in tiny_cases]
+    np.testing.assert_allclose(backend.forward(pack(encodings)), wanted, atol=1e-4)
+    alone = [backend.forward(pack([e]))[0] for e in encodings]
+    np.testing.assert_allclose(alone, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+def test_fp32_gives_the_logits_of_the_pytorch_network(
+    packed: Packed, family: Family, activation: str
+) -> None:
+    checkpoint = random_checkpoint(family, activation=activation)
+    lengths = [3, 17, 200, 64, 64, 5, 513, 1200, 512]
+    encodings = random_encodings(lengths, two_types=family == "bert")
+    found = OnnxBackend(packed(checkpoint, "fp32")).forward(pack(encodings))
+    np.testing.assert_allclose(found, TorchBackend(checkpoint).forward(pack(encodings)), atol=2e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.data())
+def test_int8_gives_a_pair_the_same_bits_in_any_company(
+    int8_backends: dict[Family, OnnxBackend], family: Family, data: st.DataObject
+) -> None:
+    backend = int8_backends[family]
+    lengths = data.draw(st.lists(st.integers(2, 600), min_size=1, max_size=9))
+    encodings = random_encodings(lengths)
+    together = backend.forward(pack(encodings))
+    assert (backend.forward(pack(encodings[::-1]))[::-1] == together).all()
+    chosen = data.draw(st.integers(0, len(encodings) - 1))
+    np.testing.assert_allclose(
+        backend.forward(pack([encodings[chosen]]))[0], together[chosen], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_stays_near_fp32(int8_backends: dict[Family, OnnxBackend], family: Family) -> None:
+    encodings = random_encodings([5, 40, 90, 300, 700], two_types=family == "bert")
+    exact = TorchBackend(random_checkpoint(family)).forward(pack(encodings))
+    found = int8_backends[family].forward(pack(encodings))
+    np.testing.assert_allclose(found, exact, atol=0.1 * max(1.0, np.abs(exact).max()))
+
+
+def test_the_safe_kernel_gives_the_same_bits(packed: Packed) -> None:
+    folder = packed(random_checkpoint("gte"), "int8")
+    encodings = pack(random_encodings([5, 40, 90, 300]))
+    fast, safe = (OnnxBackend(folder, safe=s).forward(encodings) for s in (False, True))
+    assert (fast == safe).all()
+
+
+def test_a_cpu_that_clips_int8_products_gets_the_safe_kernel(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bool] = []
+    original = OnnxBackend._open
+
+    def spy(self: OnnxBackend, safe: bool) -> Any:
+        opened.append(safe)
+        return original(self, safe)
+
+    monkeypatch.setattr(OnnxBackend, "_open", spy)
+    folder = packed(random_checkpoint("gte"), "int8")
+    opened.clear()
+    OnnxBackend(folder)
+    on_this_cpu = list(opened)
+    opened.clear()
+    # As if the sum had been clipped to 16 bits.
+    monkeypatch.setattr("polyrank.onnx_backend.runner.PROBE", (PROBE[0], PROBE[1] - 1))
+    OnnxBackend(folder)
+    assert (on_this_cpu[0], opened) == (False, [False, True])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plain_computation_gives_the_logits_of_the_pytorch_network(family: Family) -> None:
+    checkpoint = random_checkpoint(family)
+    samples = sample_encodings(checkpoint.config, 5)
+    found = [reference_logits(checkpoint, e) for e in samples]
+    np.testing.assert_allclose(found, TorchBackend(checkpoint).forward(pack(samples)), atol=1e-5)
+
+
+@pytest.mark.parametrize("table", ["stored", "fp16", "int4"])
+def test_a_packed_model_is_a_checkpoint_for_every_backend(
+    packed: Packed, tmp_path: Path, tiny_model: Path, tiny_cases: Cases, table: Any
+) -> None:
+    folder = packed(load_checkpoint(tiny_model), "int8", table=table)
+    (folder / "config.json").write_text((tiny_model / "config.json").read_text())
+    batch = pack([encoding_of(c["input_ids"]) for c in tiny_cases])
+    widened = load_checkpoint(folder)
+    exact = TorchBackend(widened).forward(batch)
+    # The same weights, so what is left is the rounding of activations.
+    np.testing.assert_allclose(OnnxBackend(folder).forward(batch), exact, atol=0.2)
+    again = packed(widened, "int8", table=table)
+    assert (OnnxBackend(again).forward(batch) == OnnxBackend(folder).forward(batch)).all()
+
+
+def test_layers_named_exact_stay_fp32(tiny_model: Path, tiny_cases: Cases) -> None:
+    checkpoint = load_checkpoint(tiny_model)
+    names = build_graph(checkpoint, "int8", exact=["layers.1.mlp_out"]).tensors
+    assert "layers.1.mlp_out.transposed" in names
+    assert "layers.1.mlp_out.int8" not in names
+    assert "layers.0.mlp_out.int8" in names
+
+
+def test_the_graph_carries_what_it_was_made_of(packed: Packed, tiny_model: Path) -> None:
+    folder = packed(load_checkpoint(tiny_model), "int8")
+    model = onnx.load(folder / "polyrank.onnx", load_external_data=False)
+    found = {p.key: p.value for p in model.metadata_props}
+    assert found["polyrank.source"] == "test"
+    assert found["polyrank.dtype"] == "int8"
+    assert set(found) == {
+        f"polyrank.{k}" for k in ("source", "source_hash", "dtype", "version", "format")
+    }
+
+
+def test_a_graph_with_other_logits_is_not_left_behind(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "reference_logits", lambda checkpoint, encoding: 100.0)
+    with pytest.raises(BackendError, match="within"):
+        write_packed(tmp_path, load_checkpoint(tiny_model), "int8", source="t", source_hash="0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_graph_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "polyrank.onnx").write_bytes(b"no graph")
+    with pytest.raises(CheckpointError, match=r"polyrank\.onnx"):
+        OnnxBackend(tmp_path)
