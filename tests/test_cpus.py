@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from polyrank.cpus import available_cpus
+from polyrank.cpus import available_cpus, thread_count
+from polyrank.errors import InputError
 
 
 def write(path: Path, text: str) -> None:
@@ -47,3 +48,15 @@ def test_a_cgroup_v1_quota_holds_and_minus_one_means_none(tmp_path: Path) -> Non
     assert available_cpus(tmp_path) == 1
     write(quota, "-1\n")
     assert available_cpus(tmp_path) == 8
+
+
+def test_threads_are_those_asked_for_then_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POLYRANK_THREADS", "3")
+    assert (thread_count(5), thread_count()) == (5, 3)
+    monkeypatch.setenv("POLYRANK_THREADS", "")
+    assert thread_count() == available_cpus()
+    monkeypatch.setenv("POLYRANK_THREADS", "two")
+    with pytest.raises(InputError, match="POLYRANK_THREADS"):
+        thread_count()

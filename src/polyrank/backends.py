@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from polyrank.checkpoint import load_checkpoint
-from polyrank.cpus import available_cpus
+from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, MissingDependencyError
 from polyrank.models import ModelFolder
 from polyrank.onnx_backend.conversions import packed_dtype, packed_folder
@@ -76,12 +76,17 @@ def choose_backend(
         backend="onnx",
         device="cpu",
         dtype=stored or ("fp32" if dtype == "auto" else dtype),
-        threads=threads or available_cpus(),
+        threads=thread_count(threads),
     )
 
 
-def open_backend(model: ModelFolder, choice: Choice, *, compile: bool = False) -> Backend:
+def open_backend(
+    model: ModelFolder, choice: Choice, *, threads: int | None = None, compile: bool = False
+) -> Backend:
     """Load a model into the chosen backend, converting it once where the choice is ONNX.
+
+    `threads` is what was asked for: PyTorch's threads are the whole process's, and are raised
+    for nobody who did not ask.
 
     Raises CheckpointError, BackendError and MissingDependencyError.
     """
@@ -93,13 +98,13 @@ def open_backend(model: ModelFolder, choice: Choice, *, compile: bool = False) -
             load_checkpoint(model.path),
             device=choice.device,
             dtype=choice.dtype,
-            threads=choice.threads,
+            threads=threads,
             compile=compile,
         )
     packed = packed_folder(model, cast(Literal["fp32", "int8"], choice.dtype))
     from polyrank.onnx_backend.runner import OnnxBackend
 
-    return OnnxBackend(packed, threads=choice.threads)
+    return OnnxBackend(packed, threads=threads)
 
 
 def _choose_torch(device: str, dtype: str, threads: int | None) -> Choice:
@@ -112,7 +117,7 @@ def _choose_torch(device: str, dtype: str, threads: int | None) -> Choice:
         backend="torch",
         device=str(found),
         dtype=choose_dtype(dtype, found),
-        threads=(threads or available_cpus()) if on_cpu else None,
+        threads=thread_count(threads) if on_cpu else None,
     )
 
 

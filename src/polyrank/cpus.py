@@ -1,4 +1,7 @@
-"""How many CPUs this process may use: affinity and container limits, not the host's count."""
+"""How many CPUs this process may use: affinity and container limits, not the host's count.
+
+`POLYRANK_THREADS` is read here, when a model is opened.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,21 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus"]
+from polyrank.errors import InputError
+
+__all__ = ["available_cpus", "thread_count"]
+
+
+def thread_count(threads: int | None = None) -> int:
+    """CPU threads for a backend: `threads`, else `POLYRANK_THREADS`, else the CPUs we may use."""
+    if threads is not None:
+        return threads
+    stated = os.environ.get("POLYRANK_THREADS", "").strip()
+    if not stated:
+        return available_cpus()
+    if not stated.isdecimal() or int(stated) < 1:
+        raise InputError(f"expected POLYRANK_THREADS as a positive integer, got {stated!r}")
+    return int(stated)
 
 
 def available_cpus(root: Path = Path("/")) -> int:

@@ -108,7 +108,7 @@ class Reranker:
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
-        opened = open_backend(folder, choice, compile=compile)
+        opened = open_backend(folder, choice, threads=threads, compile=compile)
         self.backend_name = opened.name
         """Engine, device and dtype that run: `onnx cpu int8`."""
         self._engine = Engine(

@@ -13,7 +13,7 @@ __all__ = ["cache"]
 
 cache = typer.Typer(
     name="cache",
-    help="Show or remove converted models: a model that runs on the CPU is converted once and kept.",
+    help="Show or remove conversions: a model that runs on the CPU is converted once, and kept.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -104,7 +104,8 @@ Threads = Annotated[
     typer.Option(
         min=1,
         rich_help_panel=_PANEL,
-        help="CPU threads; as many as affinity and the container allow, unless given.",
+        help="CPU threads; POLYRANK_THREADS, or as many as affinity and the container allow, "
+        "unless given.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]

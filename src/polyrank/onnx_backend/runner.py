@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from polyrank.batching import groups_of_like_length
-from polyrank.cpus import available_cpus
+from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
 from polyrank.values import Batch
@@ -42,7 +42,7 @@ class OnnxBackend:
         same logits from a slower kernel. It comes on by itself where the graph finds such a CPU.
         """
         self._path = folder / GRAPH_FILE
-        self.threads = threads or available_cpus()
+        self.threads = thread_count(threads)
         self._session = self._open(safe)
         self._inputs = {i.name for i in self._session.get_inputs()}
         self.dtype = self._session.get_modelmeta().custom_metadata_map["polyrank.dtype"]

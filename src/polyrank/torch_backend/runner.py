@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from polyrank.checkpoint import Checkpoint
-from polyrank.cpus import available_cpus
+from polyrank.cpus import thread_count
 from polyrank.errors import BackendError
 from polyrank.torch_backend.attention import Layout
 from polyrank.torch_backend.encoder import CrossEncoder
@@ -36,7 +36,7 @@ class TorchBackend:
         self.name = f"torch {self._device.type} {chosen}"
         self.max_batch_tokens = 2048 if self._device.type == "cpu" else 16384
         if self._device.type == "cpu":
-            limit = threads or available_cpus()
+            limit = thread_count(threads)
             if threads is not None or limit < torch.get_num_threads():
                 torch.set_num_threads(limit)
         model = CrossEncoder.from_checkpoint(
