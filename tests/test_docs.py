@@ -6,6 +6,7 @@ install are run by `.ci/run`, in fresh virtual environments.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -35,6 +36,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     for name in HUB_MODELS:
         repository = folder / "hub" / "hub" / f"models--{name.replace('/', '--')}"
         shutil.copytree(tiny_model, repository / "snapshots" / COMMIT)
+        vocabulary = repository / "snapshots" / COMMIT / "tokenizer.json"
+        vocabulary.write_text(vocabulary.read_text().replace('"w511"', '"<mask>"'))
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(COMMIT)
     (folder / "documents.txt").write_text("w10 w11\nw12\nw13 w14\n")
@@ -42,6 +45,10 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     (folder / "pairs.jsonl").write_text('{"query": "w10", "text": "w11"}\n')
     (folder / "documents.jsonl").write_text('{"id": "a", "text": "w11"}\n')
     (folder / "README.md").write_text("w12\n")
+    rows = ({"query": f"w{n} w9", "positive": f"w{n} w{n + 50} w9"} for n in range(100, 140))
+    (folder / "my-pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "texts").mkdir()
+    (folder / "texts" / "de.txt").write_text("w20 w21 w22 w23 w24\n" * 40)
     for name in ("my-collection", "collections/faq.de", "collections/faq.ja", "paper-data/mldr.de"):
         _write_collection(folder / name)
     (folder / "my-search.tsv").write_text("q1\td1\t2.5\nq1\td2\t1.5\n")

@@ -14,7 +14,14 @@ from polyrank.tokenization import PairTokenizer
 from polyrank.training.batches import pack_groups
 from polyrank.training.buckets import BucketedMixture
 from polyrank.training.groups import BadLines, Group, GroupFile, write_groups
-from polyrank.training.readers import read_beir, read_groups, read_pairs, read_triples
+from polyrank.training.readers import (
+    read_beir,
+    read_groups,
+    read_labelled,
+    read_pairs,
+    read_texts,
+    read_triples,
+)
 from polyrank.training.sampling import Mixture, Part
 from training.matching import matching_groups
 
@@ -86,6 +93,50 @@ def test_a_beir_folder_gives_a_group_for_each_positive(tmp_path: Path) -> None:
     (tmp_path / "qrels/train.tsv").write_text("a\t9\t1\n")
     with pytest.raises(InputError, match="expected the id '9'"):
         list(read_beir(tmp_path))
+
+
+def test_labelled_files_are_told_by_their_looks(tmp_path: Path) -> None:
+    lines = ['{"query": "q", "positive": "p"}', '{"query": "r", "texts": ["p", "n"]}']
+    lines.append('{"query": "s", "texts": ["a", "b"], "scores": [1, 2]}')
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
+    bad = BadLines()
+    groups = list(read_labelled(tmp_path / "mixed.jsonl", bad=bad))
+    assert [(g.query, g.texts) for g in groups] == [("q", ("p",)), ("r", ("p", "n"))]
+    assert "first text is the positive" in bad.first[0]  # a teacher's order has no positive
+    with lzma.open(tmp_path / "t.tsv.xz", "wt") as file:
+        file.write("q\tp\tn\n")
+    assert next(read_labelled(tmp_path / "t.tsv.xz")).texts == ("p", "n")
+
+
+def test_texts_are_lines_or_json(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\n two\n")
+    (tmp_path / "a.jsonl").write_text('{"title": "T", "text": "one"}\n{"text": ""}\n')
+    bad = BadLines()
+    assert list(read_texts(tmp_path / "a.txt")) == ["one", "two"]
+    assert list(read_texts(tmp_path / "a.jsonl", bad)) == ["T one"]
+    assert bad.count == 1
+
+
+def test_lines_that_are_not_utf8_are_bad_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"query": "q", "positive": "p"}\n{"query": "\xff", "positive": "p"}\n'
+    )
+    bad = BadLines()
+    assert [g.query for g in read_pairs(tmp_path / "p.jsonl", bad)] == ["q"]
+    assert bad.first == (f"expected UTF-8, got the byte 0xff at {tmp_path / 'p.jsonl'}:2",)
+
+
+def test_a_compressed_file_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
+    packed = lzma.compress(b'{"query": "q", "positive": "p"}\n' * 50_000)
+    (tmp_path / "p.jsonl.xz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(InputError, match="expected a whole compressed file"):
+        list(read_pairs(tmp_path / "p.jsonl.xz", BadLines()))
+
+
+def test_a_score_that_is_no_number_is_a_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "g.jsonl").write_text('{"query": "q", "texts": ["a"], "scores": [null]}\n')
+    with pytest.raises(InputError, match="expected numbers in `scores`"):
+        list(read_groups(tmp_path / "g.jsonl"))
 
 
 def _languages(tmp_path: Path) -> GroupFile:

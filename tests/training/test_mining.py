@@ -63,6 +63,32 @@ def test_a_candidate_as_good_as_the_positive_is_left_out(tmp_path: Path) -> None
     assert group.texts == ("the red fox", "red paint")
 
 
+def test_what_shares_no_word_with_the_query_is_no_hard_negative(tmp_path: Path) -> None:
+    config = MiningConfig(hard=6, easy=0)
+    mine(GROUPS, TEXTS, [LexicalIndex(TEXTS)], config, tmp_path / "out.jsonl")
+    first, second = read_groups(tmp_path / "out.jsonl")
+    assert set(first.texts) == {"the red fox", "the red fox runs", "red paint"}
+    assert second.texts == (TEXTS[2],)
+
+
+def test_another_answer_of_the_same_query_is_no_negative(tmp_path: Path) -> None:
+    groups = [Group(query="red fox", texts=(text,)) for text in TEXTS[:2]]
+    config = MiningConfig(hard=6, easy=6)
+    mine(groups, TEXTS, [LexicalIndex(TEXTS)], config, tmp_path / "out.jsonl")
+    for group, text in zip(read_groups(tmp_path / "out.jsonl"), TEXTS[:2], strict=True):
+        assert group.texts[0] == text
+        assert not set(group.texts[1:]) & set(TEXTS[:2])
+        assert "red paint" in group.texts
+
+
+def test_going_on_with_another_identity_names_what_changed(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    searches = [LexicalIndex(TEXTS)]
+    mine(GROUPS, TEXTS, searches, ONE_HARD, out, identity={"judge": "a"})
+    with pytest.raises(InputError, match="judge a then and b now"):
+        mine(GROUPS, TEXTS, searches, ONE_HARD, out, identity={"judge": "b"})
+
+
 def test_a_stopped_run_goes_on_to_the_same_file(tmp_path: Path) -> None:
     groups = [Group(query=f"red {i}", texts=(f"positive {i}",)) for i in range(10)]
     config = MiningConfig(hard=2, easy=2, batch=3)
@@ -93,7 +119,7 @@ def test_two_searches_take_turns(tmp_path: Path) -> None:
 
         def search(self, queries: Sequence[str], k: int):  # type: ignore[no-untyped-def]
             found = np.array([self.order] * len(queries))
-            return found, np.zeros(found.shape, np.float32)
+            return found, np.ones(found.shape, np.float32)
 
     config = MiningConfig(hard=3, easy=0)
     mine(GROUPS[1:], TEXTS, [Fixed(0, 1), Fixed(5, 0)], config, tmp_path / "out.jsonl")

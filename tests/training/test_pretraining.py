@@ -22,7 +22,7 @@ from polyrank.training.distill import HiddenStates
 from polyrank.training.loop import train
 from polyrank.training.masked import MaskedText, Stage, pretrain
 from polyrank.training.objective import forward_inputs
-from polyrank.training.texts import TextMixture, unpack
+from polyrank.training.texts import TextMixture, find_texts, unpack
 from polyrank.values import Batch
 
 LOOP = LoopConfig(
@@ -134,6 +134,48 @@ def test_masks_depend_on_the_step_alone(text_file: Path, tiny_model: Path) -> No
     for a, b in zip(one.batches(7), two.batches(7), strict=True):
         assert np.array_equal(a.batch.ids, b.batch.ids)
         assert np.array_equal(a.places, b.places)
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ([], "at least one stage"),
+        ([Stage(loop=LOOP, max_length=65)], "at most 64 tokens, the model's limit, got 65"),
+    ],
+)
+def test_stages_that_the_model_cannot_go_through_are_refused(
+    text_file: Path, tiny_model: Path, tmp_path: Path, stages: list[Stage], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        pretrain(_start(), tiny_model, {"xx": text_file}, stages, tmp_path, mask_token="w9")
+
+
+def test_a_rope_base_for_a_model_without_rope_is_refused(
+    encoder_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    start = load_checkpoint(encoder_folder, require_head=False)
+    stage = Stage(loop=LOOP, max_length=16, rope_theta=1e5)
+    with pytest.raises(InputError, match="no rope_theta for a bert model"):
+        pretrain(start, encoder_folder, {"xx": text_file}, [stage], tmp_path, mask_token="w9")
+
+
+def test_a_folder_of_texts_is_a_language_a_file(tmp_path: Path) -> None:
+    (tmp_path / "de.txt").write_text("eins\n")
+    with lzma.open(tmp_path / "pt-br.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("um\n")
+    (tmp_path / "README.txt~").write_text("not a text\n")
+    found = find_texts(tmp_path, tmp_path / "plain")
+    assert list(found) == ["de", "pt-br"]
+    assert found["pt-br"].read_text() == "um\n"
+    with pytest.raises(InputError, match="found none"):
+        find_texts(tmp_path / "plain" / "empty", tmp_path)
+
+
+def test_a_damaged_text_leaves_nothing_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "de.txt.xz").write_bytes(b"no xz at all")
+    with pytest.raises(InputError, match="expected a whole compressed file"):
+        unpack(tmp_path / "de.txt.xz", tmp_path / "plain")
+    assert not (tmp_path / "plain" / "de.txt").exists()
 
 
 def test_compressed_text_is_unpacked_once(tmp_path: Path) -> None:

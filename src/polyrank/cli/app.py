@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from polyrank.cli.bench import bench
 from polyrank.cli.cache import cache
 from polyrank.cli.convert import convert
 from polyrank.cli.eval import evaluate
@@ -82,7 +83,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (rank, score, evaluate, info, convert, mine, train, pretrain):
+for _command in (rank, score, evaluate, bench, info, convert, mine, train, pretrain):
     _name = "eval" if _command is evaluate else None  # `eval` is a name of Python's own
     app.command(_name, help=_unwrapped(_command.__doc__ or ""))(_command)
 app.add_typer(cache)

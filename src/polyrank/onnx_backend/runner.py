@@ -1,7 +1,4 @@
-"""A packed graph in an ONNX Runtime session, as a Backend. Knows no text and no queue.
-
-The only door to `onnxruntime`.
-"""
+"""A packed graph in an ONNX Runtime session, as a Backend. Knows no text and no queue."""
 
 from __future__ import annotations
 

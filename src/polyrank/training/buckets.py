@@ -22,7 +22,10 @@ _BLOCK = 1024  # steps whose buckets are drawn at once
 
 
 class BucketedMixture:
-    """A mixture for each bucket of lengths. Buckets are drawn so that groups come equally often."""
+    """A mixture for each bucket of lengths. Buckets are drawn so that groups come equally often.
+
+    Raises InputError for lengths that do not rise, and for a bucket of no groups.
+    """
 
     def __init__(
         self,

@@ -19,6 +19,8 @@ __all__ = [
     "RerankConfig",
     "from_mapping",
     "read_config",
+    "read_object",
+    "to_mapping",
 ]
 
 C = TypeVar("C")
@@ -58,7 +60,7 @@ class LoopConfig:
     keep_models: int | None = 3
     """Exported models kept beside the last state; None: all."""
     evaluate_every: int | None = None
-    """Steps between calls of the evaluation; None: only at the end."""
+    """Steps between calls of the evaluation, the first before any step; None: only at the end."""
     log_every: int = 10
 
 
@@ -127,17 +129,25 @@ _NESTED: dict[str, type[Any]] = {"loop": LoopConfig, "loss": LossConfig, "data":
 
 def read_config(path: str | Path) -> RerankConfig:
     """Read a JSON config. Raises InputError naming an unknown or missing key."""
+    return from_mapping(RerankConfig, read_object(path), where=str(path))
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object from a file. Raises InputError that says what is wrong with it."""
     try:
         row = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"expected a config at {path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"expected JSON in {path}: {error}") from error
-    return from_mapping(RerankConfig, row, where=str(path))
+    if not isinstance(row, dict):
+        raise InputError(f"expected an object at {path}, got {type(row).__name__}")
+    return row
 
 
 def from_mapping(kind: type[C], row: Mapping[str, Any], *, where: str) -> C:
-    """Build a config from JSON. Unknown keys raise, naming the nearest known key."""
+    """Build a config from JSON. Raises InputError for a missing key, and for an unknown one,
+    naming the nearest known key."""
     if not isinstance(row, Mapping):
         raise InputError(f"expected an object at {where}, got {type(row).__name__}")
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]

@@ -45,7 +45,8 @@ def bert_to_gte(
     """The encoder (and head) as gte: same MLPs and attention weights, RoPE for position rows.
 
     The mean position row goes into the token type row. Folded in fp64, stored in fp32. What it
-    computes differs until it is distilled: see `polyrank.training.distill`.
+    computes differs until it is distilled: see `polyrank.training.distill`. Raises CheckpointError
+    for another family or activation, and for norms that cannot make a constant.
     """
     config = checkpoint.config
     if config.family == "gte" or config.activation == "relu":

@@ -55,7 +55,10 @@ class HiddenStates:
         return len(batch.ids), len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Sum over tokens of the mean relative error of all layers."""
+        """Sum over tokens of the mean relative error of all layers.
+
+        Raises InputError for a student of another kind or with other layers than its teacher.
+        """
         if not isinstance(model, CrossEncoder):
             raise InputError(f"expected a CrossEncoder as student, got {type(model).__name__}")
         inputs = forward_inputs(batch, next(model.parameters()).device, self._dtype)

@@ -80,10 +80,13 @@ def parse_group(line: str | bytes, where: str) -> Group:
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"expected a non-empty `query` at {where}, got {query!r}")
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise InputError(f"expected `texts`, a list of strings, at {where}")
+        hint = "; this is a pair: mine negatives for it first" if "positive" in row else ""
+        raise InputError(f"expected `texts`, a list of strings, at {where}{hint}")
     if scores is not None:
         if not isinstance(scores, list) or len(scores) != len(texts):
             raise InputError(f"expected `scores`, one for each of {len(texts)} texts, at {where}")
+        if not all(isinstance(s, (int, float)) for s in scores):
+            raise InputError(f"expected numbers in `scores` at {where}, got {scores!r}")
         scores = tuple(map(float, scores))
     return Group(
         query=query,
@@ -104,7 +107,8 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
 class GroupFile:
     """Random access to a groups file that stays on disk; 8 bytes of memory a line.
 
-    Bad lines are left out and counted in `bad`. Opening reads the file once.
+    Bad lines are left out and counted in `bad`. Opening reads the file once. Raises InputError for
+    a file that is missing or has no group.
     """
 
     def __init__(

@@ -56,7 +56,10 @@ def _bigrams(run: str) -> list[str]:
 
 
 class LexicalIndex:
-    """BM25 (k1 1.5, b .75) over texts held in memory."""
+    """BM25 (k1 1.5, b .75) over texts held in memory.
+
+    Raises MissingDependencyError without bm25s.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunLog", "StepReport", "Window"]
+__all__ = ["RunLog", "StepReport", "Window", "duration_text"]
 
 # Sums that an objective logs, and the count that makes each a mean.
 _MEANS = {
@@ -22,6 +22,13 @@ _MEANS = {
     "hidden": "tokens",
     "last": "tokens",
 }
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,12 +33,14 @@ from polyrank.training.state import load_state, save_state
 
 M = TypeVar("M", bound=nn.Module)
 
-__all__ = ["Evaluate", "Export", "run_step", "train"]
+__all__ = ["Evaluate", "Export", "Progress", "run_step", "train"]
 
 Evaluate = Callable[[Any, int], Mapping[str, float]]
 """(model, steps done) -> numbers to log. Called with the weights that are exported."""
 Export = Callable[[Any, int], None]
 """(model, steps done): write the model for others to use."""
+Progress = Callable[[int, int], None]
+"""(steps done, steps of the run), after every step. May raise KeyboardInterrupt to stop there."""
 
 
 def train(
@@ -50,11 +52,16 @@ def train(
     export: Export | None = None,
     evaluate: Evaluate | None = None,
     say: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> M:
     """Train up to `config.steps`, going on from the state in `folder` where there is one.
 
     The model is changed in place and returned; with EMA on it ends as the mean. A run that was
-    killed at any moment goes on with the same losses as one that was not.
+    killed at any moment goes on with the same losses as one that was not; one that `progress`
+    stops keeps its last step.
+
+    Raises InputError for a state of other tensors and for a step without groups, BackendError for
+    a loss that is not finite and where memory runs out, CheckpointError for a broken state.
     """
     folder = Path(folder)
     _prepare(model, config)
@@ -62,6 +69,9 @@ def train(
     ema = Ema(model, config.ema_decay) if config.ema_decay is not None else None
     first = _resume(folder, model, optimizer, ema)
     log = RunLog(folder, resumed_at=first, say=say) if rank() == 0 else None
+
+    if evaluate is not None and first == 0 and config.evaluate_every is not None:
+        _measure(model, ema, evaluate, log, 0)
     window = Window()
     for step in range(first, config.steps):
         window.add(run_step(model, objective, optimizer, config, step))
@@ -71,13 +81,20 @@ def train(
         last = done == config.steps
         if log is not None and (last or done == first + 1 or done % config.log_every == 0):
             log.write("train", done, window.flush(learning_rate_factor(step, config)))
-        if last or done % config.checkpoint_every == 0:
+        due = evaluate is not None and _is_due(done, last, config.evaluate_every)
+        # What is measured is kept first: an evaluation may take longer than patience does.
+        kept = last or due or done % config.checkpoint_every == 0
+        if kept:
             _keep(folder, model, optimizer, ema, config, done, export)
-        if evaluate is not None and _is_due(done, last, config.evaluate_every):
-            with _mean(model, ema):
-                numbers = evaluate(model, done)
-            if log is not None:
-                log.write("evaluation", done, dict(numbers))
+        try:
+            if progress is not None:
+                progress(done, config.steps)
+        except KeyboardInterrupt:
+            if not kept and world() == 1:  # several would wait for each other
+                _keep(folder, model, optimizer, ema, config, done, export)
+            raise
+        if evaluate is not None and due:
+            _measure(model, ema, evaluate, log, done)
     if ema is not None:
         ema.swap(model)
     if log is not None:
@@ -87,6 +104,15 @@ def train(
 
 def _is_due(done: int, last: bool, every: int | None) -> bool:
     return last or (every is not None and done % every == 0)
+
+
+def _measure(
+    model: nn.Module, ema: Ema | None, evaluate: Evaluate, log: RunLog | None, done: int
+) -> None:
+    with _mean(model, ema):
+        numbers = evaluate(model, done)
+    if log is not None:
+        log.write("evaluation", done, dict(numbers))
 
 
 def _prepare(model: nn.Module, config: LoopConfig) -> None:
@@ -104,8 +130,11 @@ def run_step(
     config: LoopConfig,
     step: int,
 ) -> StepReport:
-    """One optimiser step over all the step's batches."""
-    torch.manual_seed(config.seed * 1_000_003 + step)
+    """One optimiser step over all the step's batches.
+
+    Raises InputError for a step without items, BackendError for a loss or gradients that are not
+    finite, and where memory runs out.
+    """
     model.train()
     optimizer.zero_grad(set_to_none=True)
     batches = objective.batches(step)
@@ -115,8 +144,10 @@ def run_step(
         raise InputError(f"expected at least one item in step {step}, got none")
     loss = 0.0
     logged: dict[str, float] = {}
-    for batch in batches[rank() :: world()]:
-        part, sums = _backward(model, objective, batch, config, items)
+    for i in range(rank(), len(batches), world()):
+        # A batch's dropout is its own, whichever process has it and whatever was before it.
+        torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + i)
+        part, sums = _backward(model, objective, batches[i], config, items)
         loss += part
         for name, value in sums.items():
             logged[name] = logged.get(name, 0.0) + value

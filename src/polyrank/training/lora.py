@@ -31,7 +31,7 @@ class _LowRank(nn.Module):
 def add_lora(model: CrossEncoder, rank: int, alpha: float, *, seed: int = 0) -> None:
     """Freeze the encoder and add a trainable update to each layer's four matrices.
 
-    The head, small and often new, trains whole.
+    The head, small and often new, trains whole. Raises InputError for a rank below 1.
     """
     if rank < 1:
         raise InputError(f"expected lora_rank of at least 1, got {rank}; use None for no LoRA")

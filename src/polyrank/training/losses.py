@@ -18,7 +18,10 @@ _FAR_BELOW = -1e9  # takes a padded place out of a softmax, and keeps its gradie
 
 
 def pad_groups(values_S: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[S] values of groups laid end to end -> ([G, N] values, 0 where padded; [G, N] mask)."""
+    """[S] values of groups laid end to end -> ([G, N] values, 0 where padded; [G, N] mask).
+
+    Raises InputError where there are more or fewer values than texts.
+    """
     if sum(sizes) != len(values_S):
         raise InputError(
             f"expected {sum(sizes)} values for groups of {sizes}, got {len(values_S)}; "

@@ -6,7 +6,7 @@ only, which is most of what a large vocabulary costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,27 @@ from torch import nn
 from torch.nn import functional
 
 from polyrank.checkpoint import Checkpoint
+from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import LoopConfig
-from polyrank.training.loop import train
+from polyrank.training.loop import Progress, train
 from polyrank.training.objective import forward_inputs
+from polyrank.training.parallel import rank, wait
 from polyrank.training.state import export_model
 from polyrank.training.texts import TextMixture
 from polyrank.values import Batch, Encoding, pack
 
-__all__ = ["MaskedLanguageModel", "MaskedText", "Stage", "pretrain"]
+__all__ = [
+    "MaskedBatch",
+    "MaskedLanguageModel",
+    "MaskedText",
+    "Stage",
+    "build_masked",
+    "build_objective",
+    "check_stages",
+    "pretrain",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +51,9 @@ class Stage:
     """RoPE's base; None: the checkpoint's own."""
     sequences_per_step: int = 64
     max_batch_tokens: int = 8192
+    """Tokens of one forward pass; a step is as many as its sequences need."""
     masked_share: float = 0.3
+    """Of the tokens that are not special ones."""
     seed: int = 0
 
 
@@ -126,35 +139,72 @@ class MaskedText:
         return MaskedBatch(batch=replace(batch, ids=ids), places=places, answers=batch.ids[places])
 
 
+def build_masked(start: Checkpoint, *, device: str, seed: int) -> MaskedLanguageModel:
+    """The encoder of a checkpoint, without its head if it has one, under a new vocabulary head."""
+    arrays = {n: a for n, a in start.arrays.items() if not n.startswith("head.")}
+    encoder = CrossEncoder.from_checkpoint(replace(start, arrays=arrays), device=device)
+    torch.manual_seed(seed)
+    return MaskedLanguageModel(encoder).to(device)
+
+
+def build_objective(
+    stage: Stage, texts: Mapping[str, str | Path], tokenizer: PairTokenizer, mask_token: str
+) -> MaskedText:
+    """A stage's texts and masks. Raises CheckpointError where there is no such mask token, and
+    InputError for a text file that cannot be read."""
+    t = tokenizer.template
+    mixture = TextMixture(texts, tokenizer, max_length=stage.max_length, seed=stage.seed)
+    special = (*t.prefix, *t.middle, *t.suffix)
+    return MaskedText(mixture, stage, mask_id=tokenizer.token_id(mask_token), special=special)
+
+
 def pretrain(
     start: Checkpoint,
     tokenizer_folder: str | Path,
-    texts: dict[str, str | Path],
+    texts: Mapping[str, str | Path],
     stages: Sequence[Stage],
     folder: str | Path,
     *,
     mask_token: str = "<mask>",
     device: str = "cpu",
     say: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> CrossEncoder:
     """Train an encoder on text, stage after stage; each stage resumes by itself.
 
     `texts` is language -> a plain file. The last stage's encoder is written to `folder`/encoder.
+    Raises InputError without a stage and for sequences the model has no room for, CheckpointError
+    where the vocabulary lacks `mask_token`, and what `polyrank.training.loop.train` raises.
     """
     folder = Path(folder)
     tokenizer = PairTokenizer.from_folder(tokenizer_folder)
-    mask_id = tokenizer.token_id(mask_token)
-    t = tokenizer.template
-    special = (*t.prefix, *t.middle, *t.suffix)
-    arrays = {n: a for n, a in start.arrays.items() if not n.startswith("head.")}
-    encoder = CrossEncoder.from_checkpoint(replace(start, arrays=arrays), device=device)
-    torch.manual_seed(stages[0].seed if stages else 0)
-    model = MaskedLanguageModel(encoder).to(device)
+    check_stages(stages, start)
+    model = build_masked(start, device=device, seed=stages[0].seed)
+    encoder = model.encoder
     for i, stage in enumerate(stages):
         if stage.rope_theta is not None:
             encoder.config = replace(encoder.config, rope_theta=stage.rope_theta)
-        mixture = TextMixture(texts, tokenizer, max_length=stage.max_length, seed=stage.seed)
-        objective = MaskedText(mixture, stage, mask_id=mask_id, special=special)
-        train(model, objective, stage.loop, folder / f"stage-{i + 1}", say=say)
-    export_model(folder / "encoder", encoder, start, Path(tokenizer_folder))
+        objective = build_objective(stage, texts, tokenizer, mask_token)
+        train(model, objective, stage.loop, folder / f"stage-{i + 1}", say=say, progress=progress)
+    if rank() == 0:
+        export_model(folder / "encoder", encoder, start, Path(tokenizer_folder))
+    wait()
     return encoder
+
+
+def check_stages(stages: Sequence[Stage], start: Checkpoint) -> None:
+    """Raise InputError for stages that the model cannot go through."""
+    if not stages:
+        raise InputError("expected at least one stage of pre-training, got none")
+    most = start.config.max_positions
+    for number, stage in enumerate(stages, 1):
+        if stage.max_length > most:
+            raise InputError(
+                f"expected a max_length of at most {most} tokens, the model's limit, got "
+                f"{stage.max_length} in stage {number}"
+            )
+        if stage.rope_theta is not None and start.config.rope_theta is None:
+            raise InputError(
+                f"expected no rope_theta for a {start.config.family} model, which has no RoPE, got "
+                f"{stage.rope_theta} in stage {number}"
+            )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Search(Protocol):
     def search(
         self, queries: Sequence[str], k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """[N, k] best texts by index, best first, and their scores."""
+        """[N, k] best texts by index, best first, and their scores; 0: nothing in common."""
         ...
 
 
@@ -67,27 +67,40 @@ def mine(
     *,
     judge: Judge | None = None,
     progress: Callable[[int, int], None] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> int:
     """Add negatives from `texts` to labelled groups, and write them to `out`, in order.
 
-    A run that was stopped goes on after the last whole line; its negatives are those of an
-    uninterrupted run. Returns how many groups the file has. Raises InputError where `out` was
-    begun with other settings.
+    A known answer of a query is never its negative, whichever group it is in. `progress` is called
+    after every batch with (groups done, groups). A run that was stopped goes on after the last
+    whole line; its negatives are those of an uninterrupted run. `identity`: what else must be the
+    same for that, as JSON (names of the searches, hashes of the inputs).
+
+    Returns how many groups the file has. Raises InputError where there is nothing to mine from,
+    and where `out` was begun with other settings.
     """
     if not searches or not texts:
         raise InputError("expected at least one search and one text to mine from, got none")
     out = Path(out)
-    done = _resume(out, config, len(groups), len(texts))
+    settings = {**vars(config), "groups": len(groups), "texts": len(texts), **(identity or {})}
+    done = _resume(out, {name: v for name, v in settings.items() if name != "batch"})
+    answers: dict[str, set[str]] = {}
+    for group in groups:
+        answers.setdefault(group.query, set()).add(group.texts[0])
     with out.open("a", encoding="utf-8") as file:
         for start in range(done, len(groups), config.batch):
             chunk = groups[start : start + config.batch]
-            found = [
-                search.search([g.query for g in chunk], config.depth)[0] for search in searches
-            ]
+            found = [search.search([g.query for g in chunk], config.depth) for search in searches]
             for i, group in enumerate(chunk):
                 rng = np.random.default_rng((config.seed, start + i))
-                candidates = _interleave([list(map(int, hits[i])) for hits in found])
-                file.write(_with_negatives(group, texts, candidates, config, judge, rng) + "\n")
+                # What shares nothing is no harder than a text drawn at random.
+                hits = [ids[i][scores[i] != 0] for ids, scores in found]
+                candidates = _interleave([list(map(int, best)) for best in hits])
+                known = answers[group.query] | set(group.texts)
+                mined = _negatives(group, known, texts, candidates, config, judge, rng)
+                # A teacher's scores, where there were any, say nothing of the new texts.
+                whole = replace(group, texts=(*group.texts, *mined), scores=None)
+                file.write(whole.to_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
             if progress is not None:
@@ -95,26 +108,26 @@ def mine(
     return len(groups)
 
 
-def _with_negatives(
+def _negatives(
     group: Group,
+    known: set[str],
     texts: Sequence[str],
     candidates: Iterable[int],
     config: MiningConfig,
     judge: Judge | None,
     rng: np.random.Generator,
-) -> str:
-    own = set(group.texts)
+) -> list[str]:
     fresh = dict.fromkeys(texts[c] for c in list(candidates)[config.skip_best :])
-    hard = [text for text in fresh if text not in own]
+    hard = [text for text in fresh if text not in known]
     if judge is not None and hard:
         scores = judge([(group.query, t) for t in (group.texts[0], *hard)])
         limit = scores[0] - (abs(scores[0]) * config.margin if config.relative else config.margin)
         hard = [text for text, score in zip(hard, scores[1:], strict=True) if score < limit]
     hard = hard[: config.hard]
     drawn = rng.integers(0, len(texts), 4 * config.easy)
-    taken = own | set(hard)
+    taken = known | set(hard)
     easy = [t for t in dict.fromkeys(texts[int(i)] for i in drawn) if t not in taken]
-    return replace(group, texts=(*group.texts, *hard, *easy[: config.easy])).to_json()
+    return [*hard, *easy[: config.easy]]
 
 
 def _interleave(lists: list[list[int]]) -> list[int]:
@@ -127,10 +140,8 @@ def _interleave(lists: list[list[int]]) -> list[int]:
     return list(merged)
 
 
-def _resume(out: Path, config: MiningConfig, groups: int, texts: int) -> int:
+def _resume(out: Path, settings: Mapping[str, Any]) -> int:
     """Whole lines already there; a line cut by a kill is taken off."""
-    settings = {**vars(config), "groups": groups, "texts": texts}
-    settings.pop("batch")
     beside = out.with_name(out.name + ".mining.json")
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +151,7 @@ def _resume(out: Path, config: MiningConfig, groups: int, texts: int) -> int:
     if begun != settings:
         raise InputError(
             f"expected {out} to have been begun with the same groups, texts and settings, got "
-            f"{begun}; remove it to mine anew"
+            f"{_changes(begun, settings)}; remove it to mine anew"
         )
     whole, end = 0, 0
     with out.open("rb+") as file:
@@ -149,3 +160,11 @@ def _resume(out: Path, config: MiningConfig, groups: int, texts: int) -> int:
                 whole, end = whole + 1, end + len(line)
         file.truncate(end)
     return whole
+
+
+def _changes(begun: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+    """What differs, as people read it."""
+    if begun is None:
+        return "a file without its settings beside it"
+    names = [n for n in {**begun, **settings} if begun.get(n) != settings.get(n)]
+    return ", ".join(f"{n} {begun.get(n)} then and {settings.get(n)} now" for n in names)

@@ -52,7 +52,10 @@ def forward_inputs(
 
 
 class Reranking:
-    """Groups from a mixture; labelled ones by InfoNCE, scored ones by the teacher's order."""
+    """Groups from a mixture; labelled ones by InfoNCE, scored ones by the teacher's order.
+
+    Raises InputError for a groups file that is missing or has no group.
+    """
 
     def __init__(
         self,

@@ -10,10 +10,11 @@ import torch
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.training.config import RerankConfig
-from polyrank.training.objective import Reranking
+from polyrank.training.logs import duration_text
+from polyrank.training.objective import Objective, Reranking
 from polyrank.training.rerank import build_model
 
-__all__ = ["Preview", "preview_reranker"]
+__all__ = ["Preview", "preview_reranker", "tokens_per_second"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class Preview:
     def lines(self) -> list[str]:
         """The preview as text."""
         top = sorted(self.shares.items(), key=lambda item: -item[1])[:12]
-        duration = "not measured" if self.seconds is None else f"about {self.seconds / 60:.0f} min"
+        duration = "not measured" if self.seconds is None else duration_text(self.seconds)
         return [
             *(f"pair: {pair}" for pair in self.pairs),
-            *(f"share: {share:6.1%}  {name} {lang}" for (name, lang), share in top),
+            *(f"share: {share:6.1%}  {name} {lang}".rstrip() for (name, lang), share in top),
             *(f"left out: {n} lines of {name}" for name, n in self.bad_lines.items() if n),
             f"a step: {self.pairs_per_step:.0f} pairs, {self.tokens_per_step:.0f} tokens",
-            f"the run: {self.tokens / 1e6:.1f}M tokens, {duration}",
+            f"the run: {self.tokens:,} tokens, {duration}",
         ]
 
 
@@ -54,7 +55,10 @@ def preview_reranker(
     time_a_batch: bool = True,
     device: str = "cpu",
 ) -> Preview:
-    """Build the first steps' batches, and time one forward and backward pass. Writes nothing."""
+    """Build the first steps' batches, and time one forward and backward pass. Writes nothing.
+
+    Raises InputError and CheckpointError where the run itself would, before its first step.
+    """
     if steps < 1:
         raise InputError(f"expected at least 1 step to preview, got {steps}")
     tokenizer = PairTokenizer.from_folder(config.model)
@@ -65,7 +69,10 @@ def preview_reranker(
     bounds = list(zip(first.cu_lengths[:-1], first.cu_lengths[1:], strict=True))[:pairs]
     tokens = sum(b.tokens for b in batches) / steps
     total = int(tokens * config.loop.steps)
-    rate = _tokens_per_second(config, objective, device) if time_a_batch else None
+    rate = None
+    if time_a_batch:
+        model, _ = build_model(config, device)
+        rate = tokens_per_second(model, objective, config.loop.dtype, device)
     return Preview(
         pairs=tuple(tokenizer.decode(first.ids[start:end]) for start, end in bounds),
         shares=objective.mixture.shares(),
@@ -77,18 +84,19 @@ def preview_reranker(
     )
 
 
-def _tokens_per_second(config: RerankConfig, objective: Reranking, device: str) -> float:
-    model, _ = build_model(config, device)
+def tokens_per_second(
+    model: torch.nn.Module, objective: Objective, dtype: str, device: str
+) -> float:
+    """How fast one forward and backward pass runs; gradients stay in the model."""
     batch = objective.batches(0)[0]
+    _, tokens = objective.size(batch)
     seconds = 0.0
     for _ in range(2):  # the first pass also allocates
         start = time.perf_counter()
-        with torch.autocast(
-            device.split(":")[0], torch.bfloat16, enabled=config.loop.dtype == "bf16"
-        ):
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bf16"):
             loss, _ = objective.loss(model, batch)
         torch.autograd.backward(loss)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    return batch.tokens / seconds
+    return tokens / seconds

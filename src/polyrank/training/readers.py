@@ -6,6 +6,7 @@
 | pairs | JSONL: `query`, `positive`, and optionally `negative` or `negatives`, `title`, `lang` |
 | triples | three columns: query, positive, negative, separated by tabs |
 | beir | a folder: corpus.jsonl, queries.jsonl, qrels/NAME.tsv |
+| texts | JSONL: `text` and optionally `title`; any other name: a text a line |
 
 Files may be compressed (.gz, .xz). A bad line is left out, counted, and named in `BadLines`.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,34 +24,75 @@ from typing import IO, Any
 from polyrank.errors import InputError
 from polyrank.training.groups import BadLines, Group, parse_group, parse_row
 
-__all__ = ["read_beir", "read_groups", "read_pairs", "read_triples"]
+__all__ = [
+    "read_beir",
+    "read_groups",
+    "read_labelled",
+    "read_pairs",
+    "read_texts",
+    "read_triples",
+]
 
 
-def open_text(path: str | Path) -> IO[str]:
-    """Open a UTF-8 file, compressed or not. Raises InputError where there is none."""
+def open_binary(path: str | Path) -> IO[bytes]:
+    """Open a file, compressed or not. Raises InputError where there is none."""
     path = Path(path)
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8")
+            return gzip.open(path, "rb")  # type: ignore[return-value]
         if path.suffix == ".xz":
-            return lzma.open(path, "rt", encoding="utf-8")
-        return path.open(encoding="utf-8")
+            return lzma.open(path, "rb")
+        return path.open("rb")
     except OSError as error:
         raise InputError(f"expected a file at {path}: {error.strerror}") from error
 
 
+def read_labelled(
+    path: str | Path, *, split: str = "train", bad: BadLines | None = None
+) -> Iterator[Group]:
+    """Labelled groups of a file or folder that may be any of the formats, told by its looks.
+
+    A folder is BEIR's, a name with `.tsv` triples; a line of JSON is a group where it has `texts`,
+    else a pair. Raises InputError where there is no such file, and at a bad line if `bad` is None.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_beir(path, split, bad)
+    if ".tsv" in path.suffixes[-2:]:
+        return read_triples(path, bad)
+    return _good(path, _parse_labelled, bad)
+
+
 def read_groups(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
-    """Groups as written by mining or scored by a teacher."""
+    """Groups as written by mining or scored by a teacher.
+
+    Raises InputError where there is no such file, and at a bad line if `bad` is None.
+    """
     yield from _good(path, parse_group, bad)
 
 
 def read_pairs(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
-    """Query, positive, negatives; a `title` goes before the positive, as documents are read."""
+    """Query, positive, negatives; a `title` goes before the positive, as documents are read.
+
+    Raises InputError where there is no such file, and at a bad line if `bad` is None.
+    """
     yield from _good(path, _parse_pair, bad)
 
 
+def read_texts(path: str | Path, bad: BadLines | None = None) -> Iterator[str]:
+    """Texts to mine from: JSON lines where the name says `.jsonl`, else a text a line.
+
+    Raises InputError where there is no such file, and at a bad line if `bad` is None.
+    """
+    json_lines = ".jsonl" in Path(path).suffixes[-2:]
+    yield from _good(path, _parse_document if json_lines else _plain, bad)
+
+
 def read_triples(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]:
-    """Lines of query, positive, negative; following lines of one query and positive are joined."""
+    """Lines of query, positive, negative; following lines of one query and positive are joined.
+
+    Raises InputError where there is no such file, and at a bad line if `bad` is None.
+    """
     triples = _good(path, _parse_triple, bad)
     for (query, positive), same in itertools.groupby(triples, key=lambda t: t[:2]):
         yield Group(query=query, texts=(positive, *dict.fromkeys(t[2] for t in same)))
@@ -60,7 +103,8 @@ def read_beir(
 ) -> Iterator[Group]:
     """A query with each text judged to answer it, and the texts judged not to (grade 0).
 
-    The corpus stays in memory. Raises InputError where a judged id is in neither file.
+    The corpus stays in memory. Raises InputError where a file is missing, where a judged id is in
+    neither file, and at a bad line if `bad` is None.
     """
     folder = Path(folder)
     corpus = dict(_good(_found(folder, "corpus.jsonl"), _parse_text, bad))
@@ -87,19 +131,42 @@ def _good(
     path: str | Path, parse: Callable[[str, str], Any], bad: BadLines | None
 ) -> Iterator[Any]:
     """Parsed lines; the bad ones are counted, or raise where nobody counts."""
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = parse(line, f"{path}:{number}")
-            except InputError as error:
-                if bad is None:
-                    raise
-                bad.add(str(error))
-                continue
-            if value is not None:
-                yield value
+    for number, raw in _numbered(path):
+        where = f"{path}:{number}"
+        try:
+            value = parse(_decode(raw, where), where)
+        except InputError as error:
+            if bad is None:
+                raise
+            bad.add(str(error))
+            continue
+        if value is not None:
+            yield value
+
+
+def _numbered(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers, without a byte order mark."""
+    number = 0
+    with open_binary(path) as file:
+        try:
+            for number, raw in enumerate(file, 1):
+                raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                if raw.strip():
+                    yield number, raw
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+            raise InputError(
+                f"expected a whole compressed file, got one that breaks after line {number} of "
+                f"{path} ({error}); fetch it again"
+            ) from error
+
+
+def _decode(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected UTF-8, got the byte 0x{raw[error.start]:02x} at {where}"
+        ) from None
 
 
 def _field(row: dict[str, Any], key: str, where: str) -> str:
@@ -109,8 +176,21 @@ def _field(row: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _parse_pair(line: str, where: str) -> Group:
+def _parse_labelled(line: str, where: str) -> Group:
     row = parse_row(line, where)
+    if "texts" not in row:
+        return _pair_of(row, where)
+    group = parse_group(line, where)
+    if not group.labelled:
+        raise InputError(f"expected a group whose first text is the positive at {where}")
+    return group
+
+
+def _parse_pair(line: str, where: str) -> Group:
+    return _pair_of(parse_row(line, where), where)
+
+
+def _pair_of(row: dict[str, Any], where: str) -> Group:
     positive = _field(row, "positive", where)
     if row.get("title"):
         positive = f"{_field(row, 'title', where)} {positive}"
@@ -134,8 +214,20 @@ def _parse_triple(line: str, where: str) -> tuple[str, ...]:
 
 def _parse_text(line: str, where: str) -> tuple[str, str]:
     row = parse_row(line, where)
+    return _field(row, "_id", where), _text_of(row, where)
+
+
+def _parse_document(line: str, where: str) -> str:
+    return _text_of(parse_row(line, where), where)
+
+
+def _text_of(row: dict[str, Any], where: str) -> str:
     text = _field(row, "text", where)
-    return _field(row, "_id", where), f"{row['title']} {text}" if row.get("title") else text
+    return f"{_field(row, 'title', where)} {text}" if row.get("title") else text
+
+
+def _plain(line: str, where: str) -> str:
+    return line.strip()
 
 
 def _parse_judgement(line: str, where: str) -> tuple[str, str, int] | None:

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes, load_checkpoint
+from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import RerankConfig, to_mapping
-from polyrank.training.loop import Evaluate, train
+from polyrank.training.loop import Evaluate, Progress, train
 from polyrank.training.lora import add_lora, merged
 from polyrank.training.objective import Reranking
 from polyrank.training.optimizer import freeze_embeddings
+from polyrank.training.parallel import rank
 from polyrank.training.state import export_model, prune_models, write_json
 
 __all__ = ["build_model", "train_reranker", "with_head"]
@@ -36,8 +38,17 @@ def with_head(checkpoint: Checkpoint, *, seed: int, std: float = 0.02) -> Checkp
 
 
 def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkpoint]:
-    """The network before its first step, with what learns switched on, and where it came from."""
+    """The network before its first step, with what learns switched on, and where it came from.
+
+    Raises CheckpointError for a model that cannot be read, InputError for pairs it has no room for.
+    """
     start = load_checkpoint(config.model, require_head=False)
+    for part in config.data.parts:
+        if part.max_length > start.config.max_positions:
+            raise InputError(
+                f"expected a max_length of at most {start.config.max_positions} tokens, the "
+                f"limit of {config.model}, got {part.max_length} for {part.path}"
+            )
     checkpoint = with_head(start, seed=config.loop.seed)
     model = CrossEncoder.from_checkpoint(checkpoint, device=device)
     if not config.loop.train_embeddings:
@@ -54,23 +65,32 @@ def train_reranker(
     device: str = "cpu",
     evaluate: Evaluate | None = None,
     say: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> CrossEncoder:
-    """Run, or go on with, the training that `config` describes; models go to `folder`."""
+    """Run, or go on with, the training that `config` describes; models go to `folder`.
+
+    Raises InputError for groups that cannot be read, CheckpointError for such a model, and what
+    `polyrank.training.loop.train` raises.
+    """
     folder, start = Path(folder), Path(config.model)
     folder.mkdir(parents=True, exist_ok=True)
     model, checkpoint = build_model(config, device)
     tokenizer = PairTokenizer.from_folder(start)
     dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
     objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
-    write_json(folder / "config.json", to_mapping(config))
+    if rank() == 0:
+        write_json(folder / "config.json", to_mapping(config))
     for part in objective.mixture.parts:
-        if say is not None and part.file.bad.count:
-            say(
-                f"{part.file.path}: left out {part.file.bad.count} bad lines: {part.file.bad.first}"
-            )
+        bad = part.file.bad
+        if say is not None and bad.count:
+            lines = "line" if bad.count == 1 else "lines"
+            say(f"{part.file.path}: left out {bad.count} bad {lines}: {'; '.join(bad.first)}")
 
     def export(model: CrossEncoder, step: int) -> None:
         export_model(folder / f"step-{step:06d}", merged(model), checkpoint, start)
         prune_models(folder, config.loop.keep_models)
 
-    return train(model, objective, config.loop, folder, export=export, evaluate=evaluate, say=say)
+    return train(
+        model, objective, config.loop, folder,
+        export=export, evaluate=evaluate, say=say, progress=progress,
+    )  # fmt: skip

@@ -36,7 +36,10 @@ class Part:
 
 
 class Mixture:
-    """An endless, reproducible stream of groups."""
+    """An endless, reproducible stream of groups.
+
+    Raises InputError without a part, and for a weight that is not above 0.
+    """
 
     def __init__(self, parts: Sequence[Part], *, seed: int, exponent: float = 0.5) -> None:
         if not parts or any(p.weight <= 0 for p in parts):

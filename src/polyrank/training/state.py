@@ -15,7 +15,7 @@ from polyrank.checkpoint import Checkpoint, save_checkpoint
 from polyrank.errors import CheckpointError
 from polyrank.torch_backend.encoder import CrossEncoder
 
-__all__ = ["export_model", "load_state", "save_state"]
+__all__ = ["export_model", "has_state", "load_state", "prune_models", "save_state", "write_json"]
 
 _STATE = "state.pt"
 
@@ -31,8 +31,16 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(part, folder / _STATE)
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a run in this folder would go on from a state."""
+    return (folder / _STATE).exists()
+
+
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The run's last state; None where there is none yet."""
+    """The run's last state; None where there is none yet.
+
+    Raises CheckpointError where the file is broken.
+    """
     path = folder / _STATE
     if not path.exists():
         return None
@@ -48,7 +56,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 def export_model(
     folder: Path, model: CrossEncoder, start: Checkpoint, tokenizer_folder: Path | None
 ) -> None:
-    """Write the model as a folder that any loader of the family reads, with its tokenizer."""
+    """Write the model as a folder that any loader of the family reads, with its tokenizer.
+
+    A folder of that name is replaced when the new one is whole.
+    """
     checkpoint = Checkpoint(config=model.config, arrays=model.arrays(), source=start.source)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -69,5 +80,7 @@ def prune_models(folder: Path, keep: int | None) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people to read."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    """Write JSON for people to read, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)

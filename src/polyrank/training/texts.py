@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,11 +16,30 @@ from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.values import Encoding
 
-__all__ = ["TextMixture", "unpack"]
+__all__ = ["TextMixture", "find_texts", "unpack"]
+
+_ENDINGS = (".txt", ".txt.gz", ".txt.xz")
+
+
+def find_texts(folder: str | Path, unpacked: str | Path) -> dict[str, Path]:
+    """Language -> the plain file of each LANGUAGE.txt, .txt.gz or .txt.xz in a folder.
+
+    Compressed ones are unpacked into `unpacked`, once. Raises InputError where there is none.
+    """
+    found = sorted(p for p in Path(folder).glob("*.txt*") if p.name.endswith(_ENDINGS))
+    if not found:
+        raise InputError(
+            f"expected LANGUAGE.txt, .txt.gz or .txt.xz in {folder}, found none; a file is one "
+            "language's text, in lines"
+        )
+    return {p.name.partition(".txt")[0]: unpack(p, unpacked) for p in found}
 
 
 def unpack(path: str | Path, folder: str | Path) -> Path:
-    """A plain copy of a compressed file, for random access; made once."""
+    """A plain copy of a compressed file, for random access; made once.
+
+    Raises InputError for a file that is cut off or damaged.
+    """
     path, folder = Path(path), Path(folder)
     if path.suffix not in (".gz", ".xz"):
         return path
@@ -28,8 +48,11 @@ def unpack(path: str | Path, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         part = plain.with_name(plain.name + ".part")
         opener = gzip.GzipFile if path.suffix == ".gz" else lzma.LZMAFile
-        with opener(path) as packed, part.open("wb") as file:
-            shutil.copyfileobj(packed, file)
+        try:
+            with opener(path) as packed, part.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+            raise InputError(f"expected a whole compressed file at {path}: {error}") from error
         part.replace(plain)
     return plain
 
@@ -63,7 +86,10 @@ class _Lines:
 
 
 class TextMixture:
-    """An endless, reproducible stream of sequences; languages by size to a power."""
+    """An endless, reproducible stream of sequences; languages by size to a power.
+
+    Raises InputError without a file, for a file that cannot be read, and for one without a line.
+    """
 
     def __init__(
         self,

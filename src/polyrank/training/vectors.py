@@ -26,7 +26,11 @@ Vectors = npt.NDArray[np.float32]
 
 
 class BiEncoder:
-    """An encoder folder without a head, as an embedder."""
+    """An encoder's folder, with or without a head, as an embedder.
+
+    Raises CheckpointError for a folder that cannot be read, BackendError for a device that is not
+    here.
+    """
 
     def __init__(
         self,

@@ -1,0 +1,202 @@
+"""A long run as a terminal sees it: a bar or lines, Ctrl-C between two steps. Knows no network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyrank.cli.printing import note
+from polyrank.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from polyrank.training.groups import BadLines
+
+__all__ = ["Watch", "bad_lines_note", "check_begun", "count_bar", "require_torch", "running"]
+
+# What a run may change when it goes on: how long it is, how often it is kept, what a step costs.
+_FREE = (
+    "steps", "checkpoint_every", "keep_models", "evaluate_every", "log_every", "recompute",
+    "dtype", "max_batch_tokens",
+)  # fmt: skip
+
+
+def require_torch() -> None:
+    """Raise MissingDependencyError where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError(
+            'expected PyTorch for this command; install it with: pip install "polyrank[train]"'
+        )
+
+
+def bad_lines_note(path: str | Path, bad: BadLines) -> None:
+    """Say how many lines of a file were left out, if any, and what is wrong with the first."""
+    if bad.count:
+        note(f"{path}: left out {bad.count:,} bad {'line' if bad.count == 1 else 'lines'}")
+        for problem in bad.first:
+            note(f"  {problem}")
+        if bad.count > len(bad.first):
+            note(f"  and {bad.count - len(bad.first):,} more")
+
+
+def check_begun(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise InputError where the run in `folder` was begun with a config that makes other steps."""
+    from polyrank.training.config import read_object
+
+    path = folder / "config.json"
+    if not path.exists() or not _is_begun(folder):
+        return
+    as_json = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    before, now = (dict(_leaves(c)) for c in (read_object(path), as_json))
+    names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
+    changed = [n for n in names if n.rpartition(".")[2] not in _FREE]
+    if changed:
+        told = ", ".join(f"{n} {before.get(n)!r} then, {now.get(n)!r} now" for n in changed)
+        raise InputError(
+            f"expected the config that the run in {folder} began with, got another one ({told}); "
+            f"give a new --out, or delete {path} to go on with the new config"
+        )
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run, or one of its stages, would go on from a state."""
+    from polyrank.training.state import has_state
+
+    return has_state(folder) or any(has_state(stage) for stage in folder.glob("stage-*"))
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(name with dots, value) of all that is no mapping and no list."""
+    if isinstance(value, (dict, list)) and value:
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in inside:
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+class Watch:
+    """What a run tells, and where it is asked to stop."""
+
+    def __init__(self, bar: Progress | None, task: TaskID | None, *, silent: bool) -> None:
+        self._bar, self._task, self._silent = bar, task, silent
+        self.stopping = False
+        """Whether Ctrl-C was pressed."""
+        self.kept: tuple[int, int] | None = None
+        """(step, steps of the run) of the state that Ctrl-C left; None: it did not wait for one."""
+        self.steps = 0
+        """Steps that were taken."""
+
+    def say(self, line: str) -> None:
+        """A line of the log."""
+        if not self._silent:
+            print(line, flush=True)
+
+    def progress(self, done: int, total: int) -> None:
+        """A step was taken. Raises KeyboardInterrupt where Ctrl-C came meanwhile."""
+        self.steps += 1
+        self._show("step", done, total)
+        if self.stopping:
+            self.kept = (done, total)
+            raise KeyboardInterrupt
+
+    def pairs(self, done: int, total: int) -> None:
+        """So many pairs of an evaluation are scored. Raises KeyboardInterrupt as `progress`."""
+        self._show("evaluating", done, total)
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def finished(self, model: Path) -> None:
+        """Say where the model is."""
+        if not self._silent:
+            done = f"nothing to do: the run in {model.parent} has taken all its steps"
+            note(f"wrote {model}" if self.steps else done)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what, completed=done, total=total)
+
+
+@contextmanager
+def running(folder: Path, device: str) -> Iterator[tuple[str, Watch]]:
+    """Watch a run into `folder`: its log on stdout, and a bar on stderr where that is a terminal.
+
+    Joins the processes that torchrun started, of which the first one speaks; gives the device of
+    this one. The first Ctrl-C waits for the end of the step, a second one does not; where there are
+    several processes none waits, since each would end another step.
+    """
+    from polyrank.training.parallel import joined, rank, world
+
+    with joined(device) as own, _bar(silent=rank() > 0) as (bar, task):
+        watch = Watch(bar, task, silent=rank() > 0)
+        with _first_interrupt(watch, waits=world() == 1):
+            try:
+                yield own, watch
+            except KeyboardInterrupt:
+                if rank() == 0:
+                    note(_farewell(watch, folder))
+                raise
+
+
+@contextmanager
+def _first_interrupt(watch: Watch, *, waits: bool) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def stop(number: int, frame: object) -> None:
+        watch.stopping = True
+        signal.signal(signal.SIGINT, before)
+        with suppress(OSError):  # not by print, which may be at work at this very moment
+            os.write(2, b"stopping after this step; Ctrl-C once more stops at once\n")
+
+    if waits:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _farewell(watch: Watch, folder: Path) -> str:
+    if watch.kept is not None:
+        return "stopped after step {} of {}; the same command goes on from there".format(
+            *watch.kept
+        )
+    if _is_begun(folder):
+        return "stopped; the same command goes on from the last checkpoint"
+    return "stopped before the first checkpoint; the same command starts anew"
+
+
+@contextmanager
+def count_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal: so many done of so many."""
+    with _bar() as (bar, task):
+
+        def advance(done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, description=what, completed=done, total=total)
+
+        yield advance
+
+
+@contextmanager
+def _bar(*, silent: bool = False) -> Iterator[tuple[Progress | None, TaskID | None]]:
+    if silent or not sys.stderr.isatty():
+        yield None, None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Lines that go to a file must not be drawn around the bar.
+    shared = sys.stdout.isatty()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
+        yield bar, bar.add_task("starting", total=None)
