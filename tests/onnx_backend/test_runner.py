@@ -191,7 +191,8 @@ def test_the_graph_carries_what_it_was_made_of(packed: Packed, tiny_model: Path)
     assert found["polyrank.source"] == "test"
     assert found["polyrank.dtype"] == "int8"
     assert set(found) == {
-        f"polyrank.{k}" for k in ("source", "source_hash", "dtype", "version", "format")
+        f"polyrank.{k}"
+        for k in ("source", "source_hash", "dtype", "version", "format", "batch_tokens")
     }
 
 

@@ -136,22 +136,31 @@ class _Builder:
     def layer(self, name: str, x: str, rope: tuple[str, str] | None, *, last: bool) -> str:
         D = self.config.hidden_size
         w = self.values(f"{name}.qkv.weight")
-        b = self.values(f"{name}.qkv.bias")
-        k = self.linear(f"{name}.k", x, w[D : 2 * D], b[D : 2 * D])
-        v = self.linear(f"{name}.v", x, w[2 * D :], b[2 * D :])
+        bias = self.weight(f"{name}.qkv.bias") if rope is None else ""
+        b = None if bias else self.values(f"{name}.qkv.bias")
+        k = self.linear(f"{name}.k", x, w[D : 2 * D], None if b is None else b[D : 2 * D])
+        v = self.linear(f"{name}.v", x, w[2 * D :], None if b is None else b[2 * D :])
         if last:
             zero = self.constant("zero", np.array(0, np.int64))
             x = self.node("Gather", [x, self.node("Gather", ["pad", zero], axis=1)], axis=0)
-        q = self.linear(f"{name}.q", x, w[:D], b[:D])
-        a = self.attend(q, k, v, rope, first_only=last)
+        q = self.linear(f"{name}.q", x, w[:D], None if b is None else b[:D])
+        a = self.attend(q, k, v, bias, rope, first_only=last)
         a = self.linear(f"{name}.attn_out", a, self.values(f"{name}.attn_out.weight"))
         x = self.skip_norm(x, a, f"{name}.attn_norm", self.weight(f"{name}.attn_out.bias"))
         h = self.mlp(name, x)
         return self.skip_norm(x, h, f"{name}.mlp_norm", self.weight(f"{name}.mlp_out.bias"))
 
     def attend(
-        self, q: str, k: str, v: str, rope: tuple[str, str] | None, *, first_only: bool
+        self,
+        q: str,
+        k: str,
+        v: str,
+        bias: str,
+        rope: tuple[str, str] | None,
+        *,
+        first_only: bool,
     ) -> str:
+        """Attention of [T, D] each; `bias` of all three, where no rotation comes before it."""
         k, v = (self.node("Gather", [t, "pad"], axis=0) for t in (k, v))
         if first_only:
             one = self.constant("one", np.array([1], np.int64))
@@ -165,8 +174,8 @@ class _Builder:
         out = self.node(
             "If",
             ["masked"],
-            then_branch=self.attention("masked", [q, k, v, "", "lengths"]),
-            else_branch=self.attention("whole", [q, k, v]),
+            then_branch=self.attention("masked", [q, k, v, bias, "lengths"]),
+            else_branch=self.attention("whole", [q, k, v, bias]),
         )
         shape = self.constant("flat", np.array([-1, self.config.hidden_size], np.int64))
         out = self.node("Reshape", [out, shape])

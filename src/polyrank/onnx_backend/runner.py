@@ -42,9 +42,10 @@ class OnnxBackend:
         self.threads = thread_count(threads)
         self._session = self._open(safe)
         self._inputs = {i.name for i in self._session.get_inputs()}
-        self.dtype = self._session.get_modelmeta().custom_metadata_map["polyrank.dtype"]
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.dtype = metadata["polyrank.dtype"]
         self.name = f"onnx cpu {self.dtype}"
-        self.max_batch_tokens = 2048
+        self.max_batch_tokens = int(metadata["polyrank.batch_tokens"])
         self._shrink = ort.RunOptions()
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         if self.dtype == "int8" and not safe and self._clips():
