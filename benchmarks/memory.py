@@ -1,6 +1,6 @@
 """Peak resident memory of the official shape with one pair of 8,192 tokens.
 
-python benchmarks/memory.py --dtype fp32
+python benchmarks/memory.py --dtype int8
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     usual = Path(tempfile.gettempdir()) / "polyrank-306m"
     parser.add_argument("--folder", type=Path, default=usual)
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--tokens", type=int, default=8192)
     args = parser.parse_args()
@@ -24,7 +25,7 @@ def main() -> None:
         raise SystemExit(f"run cpu_torch.py --folder {args.folder} first: it writes the weights")
     from polyrank import Reranker
 
-    reranker = Reranker(args.folder, device="cpu", dtype=args.dtype)
+    reranker = Reranker(args.folder, device="cpu", backend=args.backend, dtype=args.dtype)
     loaded = workload.peak_rss_gb()
     pairs = workload.text_pairs([args.tokens])
     start = time.perf_counter()

@@ -4,7 +4,8 @@
 
 Writes qa.jsonl (questions, negatives from the same source), short.jsonl (the same, each text cut
 to the stretch that shares most with the question), weak.jsonl (headings with their
-sections, one language) and cross.jsonl (a heading in one language, the sections in another).
+sections, one language), cross.jsonl (a heading in one language, the sections in another) and
+mixed.jsonl (a heading, and each section in a language of its own: a language is no answer).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ HARD, EASY = 6, 2
 ROWS_PER_FILE = 3000
 SHORT_ROWS_PER_FILE = 800
 WEAK_PER_SOURCE = 250  # of one language: much of it is about software
+MIXED_PER_SOURCE = 40
 Row = dict[str, Any]
+Sections = dict[tuple[str, str], dict[str, Row]]
 
 
 def text_of(row: Row, key: str, rng: random.Random) -> str:
@@ -76,7 +79,7 @@ def group(query: str, positive: str, negatives: list[str], lang: str, source: st
     return Group(query=query, texts=texts, lang=lang, source=source)
 
 
-def sections(data: Path) -> dict[tuple[str, str], dict[str, Row]]:
+def sections(data: Path) -> Sections:
     """(source, language) -> key -> row, less headings that stand over several sections."""
     found: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for path in sorted((data / "train/weak").glob("*.xz")):
@@ -92,9 +95,30 @@ def sections(data: Path) -> dict[tuple[str, str], dict[str, Row]]:
     return {cell: keyed for cell, keyed in found.items() if len(keyed) >= 8}
 
 
-def documentation(data: Path, rng: random.Random) -> tuple[list[Group], list[Group]]:
+def mixed_languages(found: Sections, rng: random.Random) -> Iterator[Group]:
+    """Groups whose texts are sections of one source, each in any language that it exists in."""
+    there: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (source, lang), keyed in found.items():
+        for key in keyed:
+            there[source, key].append(lang)
+    for (source, lang), keyed in found.items():
+        keys = list(keyed)
+        chosen = rng.sample(range(len(keys)), min(len(keys), MIXED_PER_SOURCE))
+        asked = [keyed[keys[i]]["query"] for i in chosen]
+        hits, _ = LexicalIndex([r["positive"] for r in keyed.values()]).search(asked, 2 * HARD)
+        for i, query, hit in zip(chosen, asked, hits, strict=True):
+            if len(there[source, keys[i]]) < 3:
+                continue
+            others = [keys[j] for j in hit if j != i][:HARD] + rng.sample(keys, EASY)
+            texts = [
+                found[source, rng.choice(there[source, key])][key]["positive"]
+                for key in (keys[i], *(k for k in others if k != keys[i]))
+            ]
+            yield group(query, texts[0], texts[1:], lang, source)
+
+
+def documentation(found: Sections, rng: random.Random) -> tuple[list[Group], list[Group]]:
     """(same language, across languages) groups over the sections of one source."""
-    found = sections(data)
     languages: dict[str, list[str]] = defaultdict(list)
     for source, lang in found:
         languages[source].append(lang)
@@ -117,7 +141,7 @@ def documentation(data: Path, rng: random.Random) -> tuple[list[Group], list[Gro
 
 
 def main() -> None:
-    """Read the arguments and write the three files."""
+    """Read the arguments and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -125,10 +149,13 @@ def main() -> None:
     args = parser.parse_args()
     rng = random.Random(args.seed)
     forbidden = evaluation_texts(args.data)
-    weak, cross = documentation(args.data, rng)
+    found = sections(args.data)
+    weak, cross = documentation(found, rng)
+    mixed = mixed_languages(found, random.Random(args.seed + 2))
     short = shortened(args.data, random.Random(args.seed + 1))
     qa = questions(args.data, rng, ROWS_PER_FILE)
-    for name, groups in (("short", short), ("cross", cross), ("weak", weak), ("qa", qa)):
+    files = (("short", short), ("cross", cross), ("mixed", mixed), ("weak", weak), ("qa", qa))
+    for name, groups in files:
         kept, left_out = [], 0
         for one in groups:
             if leaks((one.query, *one.texts), forbidden):

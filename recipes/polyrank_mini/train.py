@@ -23,11 +23,12 @@ from polyrank.training.rerank import train_reranker
 
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
-    ("english.jsonl", 0.28, 8, 112),
-    ("short.jsonl", 0.40, 6, 176),
-    ("qa.jsonl", 0.07, 3, 448),
-    ("weak.jsonl", 0.05, 5, 128),
-    ("cross.jsonl", 0.20, 5, 128),
+    ("english.jsonl", 0.33, 8, 112),
+    ("short.jsonl", 0.25, 6, 160),
+    ("qa.jsonl", 0.05, 3, 400),
+    ("weak.jsonl", 0.03, 5, 128),
+    ("cross.jsonl", 0.20, 6, 144),
+    ("mixed.jsonl", 0.14, 6, 144),
 )
 
 
@@ -39,16 +40,17 @@ def recipe(seed_model: Path, groups: Path, steps: int) -> RerankConfig:
     )
     return RerankConfig(
         model=str(seed_model),
-        data=MixtureConfig(parts=parts, groups_per_step=12, max_batch_tokens=5120, seed=2),
+        data=MixtureConfig(parts=parts, groups_per_step=16, max_batch_tokens=6144, seed=3),
         # The teacher's logits lie between -11 and 11; half of that is our head's range.
         loss=LossConfig(teacher_scale=0.5, margin=0.05),
         loop=LoopConfig(
             steps=steps,
-            learning_rate=2e-4,
-            head_learning_rate=1e-3,
+            learning_rate=1.5e-4,
+            head_learning_rate=3e-4,
+            ema_decay=0.98,
             checkpoint_every=25,
             log_every=5,
-            seed=1,
+            seed=3,
         ),
     )
 
