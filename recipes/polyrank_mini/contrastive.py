@@ -112,7 +112,7 @@ def mixed_languages(found: Sections, rng: random.Random) -> Iterator[Group]:
             others = [keys[j] for j in hit if j != i][:HARD] + rng.sample(keys, EASY)
             texts = [
                 found[source, rng.choice(there[source, key])][key]["positive"]
-                for key in (keys[i], *(k for k in others if k != keys[i]))
+                for key in dict.fromkeys((keys[i], *others))
             ]
             yield group(query, texts[0], texts[1:], lang, source)
 

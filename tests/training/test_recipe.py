@@ -101,13 +101,36 @@ def test_a_question_in_one_language_meets_sections_of_another(data: Path, tmp_pa
 
     import contrastive
 
-    _, across = contrastive.documentation(data, random.Random(0))
+    found = contrastive.sections(data)
+    _, across = contrastive.documentation(found, random.Random(0))
     assert across
     for group in across:
         other = "en" if group.lang == "de" else "de"
         assert group.query.startswith(other)
         assert all(text.startswith(group.lang) for text in group.texts)
         assert group.query.split()[-1] == group.texts[0].split()[2]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_language_is_no_answer_where_every_section_has_its_own(data: Path) -> None:
+    import random
+
+    import contrastive
+
+    rows = [
+        {"lang": "sv", "query": f"sv heading {i}", "positive": f"sv section {i} " * 5}
+        | {"source": "manual", "key": f"k{i}"}
+        for i in range(10)
+    ]
+    _write(data / "train/weak/sv.jsonl.xz", rows)
+    groups = list(contrastive.mixed_languages(contrastive.sections(data), random.Random(0)))
+    assert groups
+    for group in groups:
+        assert group.query.split()[-1] == group.texts[0].split()[2]
+        assert len({t.split()[2] for t in group.texts}) == len(group.texts)
+    of_positives = {(g.lang, g.texts[0][:2]) for g in groups}
+    assert len(of_positives) > 3  # a positive's language tells nothing
+    assert all(len({t[:2] for t in g.texts}) > 1 for g in groups[:5])
 
 
 @pytest.mark.usefixtures("recipe")
