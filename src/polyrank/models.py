@@ -14,9 +14,18 @@ from pathlib import Path
 
 from polyrank.errors import InputError, ModelNotFoundError
 
-__all__ = ["ALIASES", "ModelFolder", "cache_folder", "fetch_dataset", "find_model", "fingerprint"]
+__all__ = [
+    "ALIASES",
+    "EMBEDDED",
+    "ModelFolder",
+    "cache_folder",
+    "fetch_dataset",
+    "find_model",
+    "fingerprint",
+]
 
 EMBEDDED = "polyrank-mini"
+"""The model inside the package."""
 ALIASES = {
     "gte-multilingual-reranker-base": "Alibaba-NLP/gte-multilingual-reranker-base",
     "bge-reranker-base": "BAAI/bge-reranker-base",

@@ -1,21 +1,32 @@
-"""Pruning a Unigram vocabulary, on one of a few dozen pieces."""
+"""The vocabulary in another order: the same cuts, other ids; and rows in fewer steps."""
 
 from __future__ import annotations
 
 import json
-import lzma
-import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "polyrank_mini"
-LATIN, GREEK = "abcdefgh", "αβγδεζηθ"
-FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
+PIECES = [
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "\u2581",
+    "a",
+    "b",
+    "c",
+    "ab",
+    "\u2581b",
+    "\u2581ab",
+    "bc",
+]
+SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": len(PIECES)}
+TEXTS = ["ab bc", "abc abc", "cab", "b a", "ab ab x bc"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,263 +35,93 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(RECIPE))
 
 
-def _pieces(rng: random.Random) -> list[tuple[str, float]]:
-    """Characters, then random longer pieces; `q` occurs in `qu` only, `z` in none."""
-    longer = {
-        start + "".join(rng.choices(script, k=rng.randint(2, 4)))
-        for script in (LATIN, GREEK)
-        for start in ("", "▁")
-        for _ in range(60)
-    }
-    texts = [*"▁u", *LATIN, *GREEK, *sorted(longer), "qu"]
-    # Eighths: reading JSON rounds other fractions in the last bit.
-    scores = {text: -rng.randint(24, 72) / 8 - 6 * (len(text) == 1) for text in texts}
-    # The least score of all belongs to a piece that every rule but one would drop.
-    return [*scores.items(), ("▁hhhhhh", -30.0)]
-
-
-def _tokenizer(front: list[str], end: list[str]) -> dict[str, Any]:
-    """A tokenizer.json in XLM-RoBERTa's form, special tokens at the front and at the end."""
-    vocab = [(name, 0.0) for name in front] + _pieces(random.Random(4))
-    vocab += [(name, 0.0) for name in end]
-    place = {name: i for i, (name, _) in enumerate(vocab)}
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    begin, stop = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
-    a, b = ({"Sequence": {"id": side, "type_id": 0}} for side in "AB")
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": place[name], "content": name, "special": True} | flags for name in front + end
-        ],
-        "normalizer": {"type": "NFKC"},
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [begin, a, stop],
-            "pair": [begin, a, stop, stop, b, stop],
-            "special_tokens": {
-                name: {"id": name, "ids": [place[name]], "tokens": [name]}
-                for name in ("<s>", "</s>")
-            },
-        },
-        "decoder": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True},
-        "model": {"type": "Unigram", "unk_id": place["<unk>"], "vocab": vocab},
-    }
-
-
-LAYOUTS = {
-    "xlm-roberta": (FIRST, ["<mask>"]),
-    "unk first, others last": (["<unk>"], ["<s>", "<pad>", "</s>", "<mask>"]),
-}
-
-
-@pytest.fixture(params=LAYOUTS)
-def original(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The unpruned tokenizer.json."""
-    return _tokenizer(*LAYOUTS[request.param])
-
-
-def _texts(script: str, count: int, seed: int) -> list[str]:
-    rng = random.Random(seed)
-    words = ["".join(rng.choices(script, k=rng.randint(1, 9))) for _ in range(6 * count)]
-    return [" ".join(words[6 * i : 6 * i + 6]) for i in range(count)]
-
-
-def _load(tokenizer: dict[str, Any]) -> Tokenizer:
-    return Tokenizer.from_str(json.dumps(tokenizer))
-
-
-def _counts(tokenizer: Tokenizer, texts: list[str]) -> Any:
-    ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False).ids]
-    return np.bincount(ids, minlength=tokenizer.get_vocab_size())
-
-
-def _prune(original: dict[str, Any], size: int) -> tuple[Tokenizer, Tokenizer, list[int]]:
-    """The original, the pruned one, and the old id of each new one."""
-    from pruning import Pieces, choose, compact, prune
-
-    whole = _load(original)
-    counts = {
-        name: _counts(whole, _texts(script, 200, 1))
-        for name, script in (("latin", LATIN), ("greek", GREEK))
-    }
-    kept = choose(Pieces.of(original), counts, size)
-    return whole, Tokenizer.from_str(compact(prune(original, kept))), kept.tolist()
-
-
-def test_new_ids_are_contiguous_and_each_piece_has_its_old_score(original: dict[str, Any]) -> None:
-    whole, pruned, kept = _prune(original, 120)
-    assert sorted(pruned.get_vocab().values()) == list(range(120))
-    assert [pruned.id_to_token(i) for i in range(120)] == [whole.id_to_token(i) for i in kept]
-    vocab = json.loads(pruned.to_str())["model"]["vocab"]
-    assert vocab == [list(original["model"]["vocab"][i]) for i in kept]
-    # Unigram takes the cost of an <unk> from it.
-    assert min(score for _, score in vocab) == -30.0
-
-
-def test_special_tokens_and_the_pair_template_point_at_their_new_ids(
-    original: dict[str, Any],
-) -> None:
-    _, pruned, _ = _prune(original, 120)
-    front = [a["content"] for a in original["added_tokens"] if a["id"] < len(FIRST)]
-    if front == FIRST:
-        assert [pruned.token_to_id(name) for name in FIRST] == [0, 1, 2, 3]
-        assert pruned.token_to_id("<mask>") == 119
-    begin, stop = pruned.token_to_id("<s>"), pruned.token_to_id("</s>")
-    pair = pruned.encode("a", "b")
-    assert (pair.ids[0], pair.ids[-1], pair.ids.count(stop)) == (begin, stop, 3)
-    assert pruned.encode("a<mask>b", add_special_tokens=False).ids.count(
-        pruned.token_to_id("<mask>")
-    )
-    unknown = pruned.encode("z", add_special_tokens=False)
-    assert unknown.ids[-1] == pruned.token_to_id("<unk>")
-
-
-def test_no_text_has_an_unk_that_it_did_not_have(original: dict[str, Any]) -> None:
-    whole, pruned, _ = _prune(original, 40)
-    # The piece `qu` is rare and has a character of its own; `z` was unknown before.
-    texts = [*_texts(LATIN + GREEK + "quz", 500, 2), "qu", "aqub", "zz"]
-    for text in texts:
-        before = whole.encode(text, add_special_tokens=False)
-        after = pruned.encode(text, add_special_tokens=False)
-        unknown = [
-            [o for i, o in zip(e.ids, e.offsets, strict=True) if i == t.token_to_id("<unk>")]
-            for t, e in ((whole, before), (pruned, after))
-        ]
-        assert unknown[0] == unknown[1]
-    assert any(whole.token_to_id("<unk>") in whole.encode(text).ids for text in texts)
-
-
-def test_a_text_of_kept_pieces_is_cut_as_before(original: dict[str, Any]) -> None:
-    whole, pruned, kept = _prune(original, 120)
-    new = {old: i for i, old in enumerate(kept)}
-    same = other = 0
-    for text in _texts(LATIN + GREEK + "z", 500, 3):
-        before = whole.encode(text).ids
-        if all(i in new for i in before):
-            assert pruned.encode(text).ids == [new[i] for i in before]
-            same += 1
-        else:
-            assert pruned.encode(text).ids != [new.get(i) for i in before]
-            other += 1
-    assert same > 20
-    assert other > 20
-
-
-def test_a_small_language_keeps_as_large_a_share_as_a_large_one(original: dict[str, Any]) -> None:
-    from pruning import Pieces, choose
-
-    whole = _load(original)
-    latin, greek = _texts(LATIN, 2000, 5), _texts(GREEK, 40, 5)
-    counts = {"latin": _counts(whole, latin), "greek": _counts(whole, greek)}
-    kept = choose(Pieces.of(original), counts, 120)
-    shares = [counts[name][kept].sum() / counts[name].sum() for name in ("latin", "greek")]
-    assert min(shares) > 0.5
-    assert abs(shares[0] - shares[1]) < 0.1
-
-
-def test_pieces_never_seen_count_where_their_alphabet_is_used(original: dict[str, Any]) -> None:
-    from pruning import Pieces, probabilities
-
-    pieces = Pieces.of(original)
-    unseen = pieces.texts.index("▁hhhhhh")
-    counts = _counts(_load(original), _texts(LATIN, 100, 6))
-    assert counts[unseen] == 0
-    latin, greek = probabilities(
-        pieces, {"latin": counts, "greek": _counts(_load(original), _texts(GREEK, 100, 6))}
-    )
-    assert latin[unseen] > 0
-    assert greek[unseen] == 0
-
-
-def test_too_few_rows_and_other_models_are_refused(original: dict[str, Any]) -> None:
-    from pruning import Pieces
-
-    with pytest.raises(SystemExit, match=r"expected room for 2\d indispensable pieces, got 12"):
-        _prune(original, 12)
-    with pytest.raises(SystemExit, match="expected a Unigram model"):
-        Pieces.of({"model": {"type": "BPE"}})
-
-
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Two languages of text, one of questions with an English passage."""
-    folder = tmp_path / "data"
-    files = {"text/deu1": LATIN, "text/ell": GREEK}
-    for name, script in files.items():
-        path = folder / "train" / f"{name}.txt.xz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with lzma.open(path, "wt", encoding="utf-8") as file:
-            file.writelines(text + "\n" for text in _texts(script, 300, 7))
-    row = {"lang": "el", "query": "αβγ", "positive": "abc", "passage_lang": "en"}
-    path = folder / "train/qa/source.el.jsonl.xz"
-    path.parent.mkdir()
-    with lzma.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row | {"query": f"αβ {'γ' * i}"}) + "\n" for i in range(20))
-    return folder
+def original(tmp_path: Path) -> Path:
+    """A small Unigram tokenizer with the template of XLM-RoBERTa."""
+    scores = [0.0] * 4 + [-float(n) for n in range(1, len(PIECES) - 3)] + [0.0]
+    model = models.Unigram(list(zip([*PIECES, "<mask>"], scores, strict=True)), unk_id=3)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    path = tmp_path / "original.json"
+    tokenizer.save(str(path))
+    return path
 
 
-def test_counting_goes_on_where_it_stopped_and_keeps_the_halves_apart(
-    data: Path, tmp_path: Path
-) -> None:
+def arranged(original: Path, often: list[str]) -> tuple[dict[str, Any], np.ndarray]:
     import vocabulary
 
-    tokenizer = _load(_tokenizer(*LAYOUTS["xlm-roberta"]))
-    out = tmp_path / "counts"
-    vocabulary.count(data, tokenizer, out)
-    assert sorted(p.name for p in out.iterdir()) == [
-        "qa.source.el.npz",
-        "text.deu1.de.npz",
-        "text.ell.el.npz",
-    ]
-    done = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    (out / "text.ell.el.npz").unlink()
-    vocabulary.count(data, tokenizer, out)
-    again = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    assert [name for name in done if done[name] != again[name]] == ["text.ell.el.npz"]
-    halves = [vocabulary.read_counts(out, half) for half in vocabulary.HALVES]
-    texts = _texts(LATIN, 300, 7)
-    for half, counts in zip(vocabulary.HALVES, halves, strict=True):
-        expected = _counts(tokenizer, [t for t in texts if vocabulary.half_of(t) == half])
-        assert np.array_equal(counts["de"], expected)
-    # The passages of the Greek questions are English: not counted as Greek.
-    greek = halves[0]["el"] + halves[1]["el"]
-    assert not greek[[tokenizer.token_to_id(c) for c in LATIN]].any()
+    tokenizer = json.loads(original.read_text(encoding="utf-8"))
+    order = vocabulary.arrangement(tokenizer, np.isin([*PIECES, "<mask>"], often))
+    return vocabulary.rearranged(tokenizer, order), order
 
 
-def test_the_commands_prune_and_say_what_became_of_every_language(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_every_text_is_cut_as_before_under_other_ids(original: Path) -> None:
+    changed, order = arranged(original, ["c", "bc"])
+    before, after = Tokenizer.from_file(str(original)), Tokenizer.from_str(json.dumps(changed))
+    assert sorted(order) == list(range(len(PIECES) + 1))
+    assert order.tolist() != sorted(order)
+    for text in TEXTS:
+        old, new = before.encode(text, "ab"), after.encode(text, "ab")
+        assert new.tokens == old.tokens
+        assert order[new.ids].tolist() == old.ids
+
+
+def test_special_tokens_stay_frequent_pieces_come_first_and_all_go_by_their_bytes(
+    original: Path,
 ) -> None:
+    _, order = arranged(original, ["c", "bc"])
+    names = [[*PIECES, "<mask>"][i] for i in order]
+    assert names[:6] == ["<s>", "<pad>", "</s>", "<unk>", "bc", "c"]
+    assert names[6:-1] == sorted(names[6:-1], key=lambda n: n.encode())
+    assert names[-1] == "<mask>"
+
+
+def test_no_language_pays_for_another() -> None:
+    from vocabulary import frequent
+
+    large = np.array([5000, 3000, 1500, 500, 0, 0])
+    small = np.array([0, 0, 0, 0, 4000, 2000])
+    uncounted = np.array([0, 0, 0, 50, 0, 0])
+    found = frequent({"xx": large, "yy": small, "zz": uncounted}, 4)
+    assert found.tolist() == [True, True, False, False, True, True]
+
+
+def test_counts_go_on_where_they_stopped(original: Path, tmp_path: Path) -> None:
+    import lzma
+
     import vocabulary
 
-    file = tmp_path / "tokenizer.json"
-    file.write_text(json.dumps(_tokenizer(*LAYOUTS["xlm-roberta"])), encoding="utf-8")
-    counts, out = str(tmp_path / "counts"), tmp_path / "pruned"
-    for command in (
-        ["count", "--data", str(data), "--out", counts],
-        ["prune", "--counts", counts, "--rows", "150", "--out", str(out)],
-        ["check", "--data", str(data), "--pruned", str(out)],
-    ):
-        monkeypatch.setattr(sys, "argv", ["vocabulary", *command, "--tokenizer", str(file)])
-        vocabulary.main()
-    report = json.loads((out / "check.json").read_text(encoding="utf-8"))
-    whole, pruned = Tokenizer.from_file(str(file)), Tokenizer.from_file(str(out / "tokenizer.json"))
-    kept = set(np.load(out / "kept.npy").tolist())
-    texts = [t for t in _texts(LATIN, 300, 7) if vocabulary.half_of(t) == "verify"]
-    before = [whole.encode(t, add_special_tokens=False).ids for t in texts]
-    after = [pruned.encode(t, add_special_tokens=False).ids for t in texts]
-    tokens = sum(map(len, before))
-    assert report["de"] == {
-        "tokens": tokens,
-        "kept": pytest.approx(sum(i in kept for ids in before for i in ids) / tokens),
-        "growth": pytest.approx(sum(map(len, after)) / tokens - 1),
-        "unknown": 0,
-        "unknown_after": 0,
-        "unchanged": pytest.approx(sum(kept.issuperset(ids) for ids in before) / len(texts)),
-    }
-    assert 0 < report["de"]["unchanged"] < 1
-    assert report["de"]["growth"] > 0
-    assert list(report) == sorted(report, key=lambda lang: report[lang]["kept"])
-    assert "| de |" in capsys.readouterr().out
+    folder = tmp_path / "train/text"
+    folder.mkdir(parents=True)
+    for name in ("deu", "deu1"):
+        with lzma.open(folder / f"{name}.txt.xz", "wt", encoding="utf-8") as file:
+            file.write("ab bc\nab\n")
+    tokenizer = Tokenizer.from_file(str(original))
+    vocabulary.count(tmp_path, tokenizer, tmp_path / "counts")
+    (tmp_path / "counts" / "text.deu1.de.npz").unlink()
+    vocabulary.count(tmp_path, tokenizer, tmp_path / "counts")
+    (counts,) = vocabulary.read_counts(tmp_path / "counts").values()
+    assert counts.sum() == 2 * sum(
+        len(tokenizer.encode(t, add_special_tokens=False)) for t in ("ab bc", "ab")
+    )
+
+
+def test_coarser_rows_keep_each_blocks_largest_value_and_a_quarter_of_its_steps() -> None:
+    from package import coarser
+
+    from polyrank.checkpoint import quantize_int4
+
+    rows = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
+    found = coarser(rows)
+    blocks = found.reshape(50, 2, 32)
+    assert max(len(np.unique(block)) for row in blocks for block in row) == 4
+    largest = np.abs(rows.reshape(50, 2, 32)).max(axis=2)
+    np.testing.assert_allclose(np.abs(blocks).max(axis=2), largest, rtol=1e-3)
+    packed, _ = quantize_int4(found)
+    assert set(np.unique(packed & 15)) <= {0, 4, 8, 12}

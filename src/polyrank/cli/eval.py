@@ -122,8 +122,9 @@ def evaluate(
     from polyrank.evaluation.printing import print_evaluation, print_summary, progress_bar
     from polyrank.evaluation.scorers import ScorerSpec
     from polyrank.evaluation.suites import collections_of, evaluate_all, missing_of
+    from polyrank.models import EMBEDDED
 
-    names = [*(f"model:{m}" for m in model or []), *(scorer or [])]
+    names = [*(f"model:{m}" for m in model or []), *(scorer or [])] or [f"model:{EMBEDDED}"]
     specs: list[ScorerSpec] = [
         ScorerSpec(
             text=name, revision=revision, device=device, dtype=dtype, backend=backend,

@@ -50,12 +50,14 @@ def write_packed(
     source: str,
     source_hash: str,
     table: Table | None = None,
+    largest: int = 127,
     threads: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Verified:
     """Build the graph, write its two files into `folder`, and test them on sample pairs.
 
     `table`: None keeps the word embeddings as stored, in fp16 at most where the graph is int8.
+    `largest` is that of a weight in int8: with fewer steps the file compresses better.
     Raises BackendError, and removes the files, where a logit is not what it should be.
     """
     if table is None:
@@ -66,10 +68,9 @@ def write_packed(
         "polyrank.source": source,
         "polyrank.source_hash": source_hash,
         "polyrank.version": version("polyrank"),
-        "polyrank.batch_tokens": str(_batch_tokens(checkpoint)),
     }
     say(f"building the {precision} graph")
-    graph = build_graph(checkpoint, precision, metadata, table=table)
+    graph = build_graph(checkpoint, precision, metadata, table=table, largest=largest)
     say("writing")
     _write(folder, graph, metadata)
     del graph
@@ -83,12 +84,6 @@ def write_packed(
         raise
     size = sum((folder / name).stat().st_size for name in (GRAPH_FILE, PACKED_FILE))
     return Verified(pairs=_SAMPLES, largest_difference=worst, bytes=size)
-
-
-def _batch_tokens(checkpoint: Checkpoint) -> int:
-    """Tokens of one run that go fastest: a narrow network's states fit the cache in small runs, a
-    wide one's weights are worth reading for many tokens only. Measured at widths 384 and 768."""
-    return 768 if checkpoint.config.hidden_size < 512 else 2048
 
 
 def _fits_fp16(checkpoint: Checkpoint) -> bool:

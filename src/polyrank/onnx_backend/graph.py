@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from polyrank.checkpoint import BLOCK, Array, Checkpoint, quantize_int4, quantize_int8
 from polyrank.config import EncoderConfig
-from polyrank.onnx_backend.layout import INPUTS, PROBE
+from polyrank.onnx_backend.layout import INPUTS, PLACES, PROBE
 
 __all__ = ["Graph", "Precision", "Table", "build_graph"]
 
@@ -50,30 +50,37 @@ def build_graph(
     *,
     table: Table = "stored",
     exact: Collection[str] = (),
+    largest: int = 127,
 ) -> Graph:
     """Build the graph of a cross-encoder.
 
     `table` is how the word embeddings are kept: in the checkpoint's own dtype (bf16 as fp32), in
     fp16, or in 4 bits. `exact` names linear layers that stay fp32 in an int8 graph, such as
-    `layers.11.mlp_out`.
+    `layers.11.mlp_out`. `largest` is that of a weight in int8.
 
     Inputs, those of them that the family reads: `ids`, `types`, `positions` [T] int64; `pad`
     [G, L] int64, the token in each padded place; `unpad` [T] int64, each token's place in the
     flattened [G * L]; `lengths` [G] int32; `masked` [] bool, whether places over a pair's
     length are hidden; False only where there are none. Output: `logits` [G] fp32.
     """
-    return _Builder(checkpoint, precision, table, exact).build(dict(metadata or {}))
+    return _Builder(checkpoint, precision, table, exact, largest).build(dict(metadata or {}))
 
 
 class _Builder:
     def __init__(
-        self, checkpoint: Checkpoint, precision: Precision, table: Table, exact: Collection[str]
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        table: Table,
+        exact: Collection[str],
+        largest: int,
     ) -> None:
         self.config: EncoderConfig = checkpoint.config
         self.arrays: Mapping[str, Array] = checkpoint.arrays
         self.precision = precision
         self.table = table
         self.exact = frozenset(exact)
+        self.largest = largest
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.tensors: dict[str, npt.NDArray[Any]] = {}
@@ -228,7 +235,8 @@ class _Builder:
     def rope_caches(self) -> tuple[str, str] | None:
         if self.config.rope_theta is None:
             return None
-        angles = np.outer(np.arange(self.config.max_positions), self.config.inv_freq())
+        rows = -(-self.config.max_positions // PLACES) * PLACES  # padded places are rotated too
+        angles = np.outer(np.arange(rows), self.config.inv_freq())
         cos = self.stored("rope.cos", np.cos(angles).astype(np.float32))
         return cos, self.stored("rope.sin", np.sin(angles).astype(np.float32))
 
@@ -269,7 +277,7 @@ class _Builder:
         if self.precision == "fp32" or name in self.exact:
             weight = self.stored(f"{name}.transposed", np.ascontiguousarray(w.T))
             return self.node("MatMul", [x, weight]), ""
-        quantized, channel_scale = quantize_int8(w)
+        quantized, channel_scale = quantize_int8(w, largest=self.largest)
         weight = self.stored(f"{name}.int8", np.ascontiguousarray(quantized.T))
         scale = self.stored(f"{name}.scale", channel_scale)
         # One for each layer: the runtime may rewrite it with its weight.

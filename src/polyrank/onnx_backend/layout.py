@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMAT", "GRAPH_FILE", "INPUTS", "PROBE"]
+__all__ = ["FORMAT", "GRAPH_FILE", "INPUTS", "PLACES", "PROBE"]
 
 GRAPH_FILE = "polyrank.onnx"
 FORMAT = "1"
@@ -10,3 +10,7 @@ FORMAT = "1"
 INPUTS = ("ids", "types", "positions", "pad", "unpad", "lengths", "masked")
 PROBE = ("clipped", 255 * 127 * 64)
 """An output of int8 graphs, and what it is on a CPU that sums int8 products exactly."""
+PLACES = 32
+"""Pairs that share a run are padded, around attention alone, to a multiple of this. A softmax then
+sums a pair's own places in the same order whatever the padding: not one bit of a pair depends on
+its company, and int8 never rounds it differently."""
