@@ -15,7 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 OFFICIAL_CONFIG = Path(__file__).parent.parent / "tests" / "data" / "official_config.json"
 WORDS = 250_000
+LAYERS = 12
 QUERY_TOKENS = 8
+OWN_WORDS = 3
 SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 
 
@@ -25,18 +27,34 @@ def lengths(pairs: int = 64, seed: int = 0) -> list[int]:
     return [int(n) for n in np.clip(draws, 24, 512)]
 
 
+def skewed_lengths(pairs: int = 64, seed: int = 0) -> list[int]:
+    """One document of 4,096 tokens in the middle of short ones, from 24 to 64."""
+    short = np.random.default_rng(seed).integers(24, 65, pairs)
+    short[pairs // 2] = 4096
+    return [int(n) for n in short]
+
+
+def short_lengths(pairs: int = 8, seed: int = 0) -> list[int]:
+    """What a search box asks for: few documents of about 40 tokens."""
+    return [int(n) for n in np.random.default_rng(seed).integers(36, 45, pairs)]
+
+
 def text_pairs(lengths: list[int], seed: int = 0) -> list[tuple[str, str]]:
-    """One query with a document for each length."""
+    """One query with a document for each length.
+
+    A document repeats a few words of its own: random weights give texts of many random words
+    nearly the same logit, so that rounding to bf16 or int8 would reorder them.
+    """
     rng = np.random.default_rng(seed)
 
-    def words(n: int) -> str:
-        return " ".join(f"w{i}" for i in rng.integers(4, WORDS, n))
+    def words(n: int, distinct: int) -> str:
+        return " ".join(f"w{i}" for i in rng.choice(rng.integers(4, WORDS, distinct), n))
 
-    query = words(QUERY_TOKENS)
-    return [(query, words(n - QUERY_TOKENS - 4)) for n in lengths]
+    query = words(QUERY_TOKENS, QUERY_TOKENS)
+    return [(query, words(n - QUERY_TOKENS - 4, OWN_WORDS)) for n in lengths]
 
 
-def official_folder(folder: Path) -> Path:
+def official_folder(folder: Path, layers: int = LAYERS) -> Path:
     """Write a checkpoint of the official shape with random weights, once, native layout."""
     from polyrank.checkpoint import Checkpoint, save_checkpoint
     from polyrank.config import parse_config
@@ -44,9 +62,10 @@ def official_folder(folder: Path) -> Path:
 
     if (folder / "tokenizer.json").exists():
         return folder
-    source = json.loads(OFFICIAL_CONFIG.read_text())
+    source = json.loads(OFFICIAL_CONFIG.read_text()) | {"num_hidden_layers": layers}
     config = parse_config(source)
-    arrays = CrossEncoder.random(config, std=0.04).arrays()
+    # 0.03: at 0.02 all texts have nearly the same logit, at 0.04 rounding to bf16 reorders them.
+    arrays = CrossEncoder.random(config, std=0.03).arrays()
     checkpoint = Checkpoint(config=config, arrays=arrays, source=source)
     save_checkpoint(folder, checkpoint, layout="native")
     vocabulary = SPECIAL | {f"w{n}": n for n in range(4, WORDS)}
@@ -66,9 +85,9 @@ def official_folder(folder: Path) -> Path:
     return folder
 
 
-def gflop(lengths: list[int]) -> float:
+def gflop(lengths: list[int], layers: int = LAYERS) -> float:
     """Work of the official shape on these pairs, last layer in full, in 10^9 operations."""
-    D, F, layers = 768, 3072, 12
+    D, F = 768, 3072
     linear = 2 * sum(lengths) * (4 * D * D + 3 * D * F) * layers
     attention = 4 * sum(n * n for n in lengths) * D * layers
     return (linear + attention) / 1e9
