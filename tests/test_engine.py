@@ -217,6 +217,7 @@ def test_a_dead_worker_fails_all_who_wait_and_health_says_so() -> None:
     assert engine.health().state == "failed"
     with pytest.raises(EngineStoppedError):
         engine.submit(pairs(1))
+    engine.stop()  # the thread has told of its end before the next test begins
 
 
 def test_stopping_fails_what_waits_and_refuses_what_comes() -> None:

@@ -55,6 +55,8 @@ class Reranker:
         on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the
             result; "error" raises TooLongError.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
+        max_queue_tokens: tokens that may wait; a request that would be more of them raises
+            QueueFullError, and none of its pairs run. None: no limit.
         threads: CPU threads of the backend; None: what affinity and the container allow.
         compile: run the network through torch.compile: the first pairs wait for it, a minute or
             so, and it needs a C++ compiler on CPUs.
@@ -77,10 +79,12 @@ class Reranker:
         max_query_tokens: int | None = None,
         on_overflow: OnOverflow = "truncate",
         max_batch_tokens: int | None = None,
+        max_queue_tokens: int | None = None,
         threads: int | None = None,
         compile: bool = False,
     ) -> None:
         _check_count("max_batch_tokens", max_batch_tokens)
+        _check_count("max_queue_tokens", max_queue_tokens)
         _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
         config = read_config(folder.path)
@@ -112,7 +116,9 @@ class Reranker:
         self.backend_name = opened.name
         """Engine, device and dtype that run: `onnx cpu int8`."""
         self._engine = Engine(
-            opened, max_batch_tokens=max_batch_tokens or opened.max_batch_tokens
+            opened,
+            max_batch_tokens=max_batch_tokens or opened.max_batch_tokens,
+            max_queue_tokens=max_queue_tokens,
         ).start()
         self._finalize = weakref.finalize(self, _shut_down, self._engine, opened)
 

@@ -27,6 +27,7 @@ from polyrank.cli.options import Debug, wants_debug
 from polyrank.cli.pretrain import pretrain
 from polyrank.cli.rank import rank
 from polyrank.cli.score import score
+from polyrank.cli.serve import serve
 from polyrank.cli.train import train
 from polyrank.errors import PolyrankError
 
@@ -83,7 +84,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (rank, score, evaluate, bench, info, convert, mine, train, pretrain):
+for _command in (rank, score, serve, evaluate, bench, info, convert, mine, train, pretrain):
     _name = "eval" if _command is evaluate else None  # `eval` is a name of Python's own
     app.command(_name, help=_unwrapped(_command.__doc__ or ""))(_command)
 app.add_typer(cache)

@@ -67,6 +67,7 @@ class Engine:
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._stopping = False
+        self._ended = False
         self._worker: threading.Thread | None = None
 
     def start(self) -> Engine:
@@ -128,7 +129,7 @@ class Engine:
             )
 
     def _alive(self) -> bool:
-        return self._worker is not None and self._worker.is_alive()
+        return self._worker is not None and self._worker.is_alive() and not self._ended
 
     def _forget(self, number: int) -> None:
         with self._changed:
@@ -150,6 +151,7 @@ class Engine:
                 del work  # so that no caller's texts are held while the worker waits
         finally:
             with self._changed:
+                self._ended = True  # whoever comes from here on is refused, not forgotten
                 left = list(self._requests.values())
             for request in left:
                 _fail(request, EngineStoppedError("the engine stopped before this was scored"))

@@ -1,0 +1,162 @@
+"""What a dialect is: paths, the bodies it takes and gives, and its words for problems.
+
+The contract between the dialects and the server. Knows no dialect and no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from polyrank.server.problems import Problem
+from polyrank.server.scored import About, Scored
+
+__all__ = [
+    "Body",
+    "Call",
+    "Claim",
+    "Dialect",
+    "Endpoint",
+    "ErrorObject",
+    "Page",
+    "Reply",
+    "Texts",
+    "check_texts",
+    "fields_text",
+]
+
+Texts = Annotated[list[str], Field(fail_fast=True)]
+
+
+class ErrorObject(TypedDict):
+    """What OpenAI's format and those after it have as `error`."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class Body(BaseModel):
+    """A request's body: types are exact, fields that a dialect does not know are passed over."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """An answer before it is bytes. `content`: JSON, or a text where `media_type` is not JSON."""
+
+    content: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+class Call(Protocol):
+    """One request, as a dialect sees it."""
+
+    @property
+    def about(self) -> About:
+        """The model and the limits it is served with."""
+        ...
+
+    @property
+    def request_id(self) -> str:
+        """The client's `x-request-id`, or one of ours."""
+        ...
+
+    async def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        truncate: bool = True,
+        left: bool = False,
+        max_text_tokens: int | None = None,
+        priority: int = 0,
+    ) -> Scored:
+        """Score pairs in the engine that all requests share.
+
+        truncate: False raises Problem where a pair is over the limit.
+        left: the client wants texts cut at their start; we cannot, and raise Problem then.
+        max_text_tokens: cut longer texts to this.
+        priority: requests of a greater number wait for those of a smaller one.
+        """
+        ...
+
+
+Claim = Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A POST that answers with scores."""
+
+    path: str
+    body: type[Body]
+    response: Any
+    """The answer's type, for the OpenAPI document."""
+    answer: Callable[[Any, Call], Awaitable[Reply]]
+    """From a valid body and the call."""
+    claims: Claim | None = None
+    """Where dialects share a path, whether a JSON object is for this one; None: it takes what no
+    other claims, and words what is wrong before a body is read."""
+    at_root: bool = True
+    """Whether it is also served without the dialect's name in front."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A GET that says something of the server."""
+
+    path: str
+    answer: Callable[[About], Reply]
+    about: str
+    response: Any = None
+    """The answer's type, for the OpenAPI document; None: no JSON."""
+    public: bool = False
+    """Whether it is answered without a key."""
+    at_root: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialect:
+    """A wire format. Its module calls it `dialect`; it is served under `/NAME` as well."""
+
+    name: str
+    about: str
+    endpoints: tuple[Endpoint, ...]
+    error: Callable[[Problem, str], Reply]
+    """From a problem and the request id."""
+    error_body: Any
+    """The type of an error's body, for the OpenAPI document."""
+    pages: tuple[Page, ...] = ()
+    needs_json_type: bool = False
+    """Whether a body without `Content-Type: application/json` is refused."""
+
+
+def check_texts(query: str, texts: Sequence[str], *, empty_texts: bool = True) -> None:
+    """Raise Problem for a blank query, no texts, or, unless `empty_texts`, a blank one."""
+    if not query.strip():
+        raise Problem("blank_query", "query must not be empty or be only whitespace")
+    if not texts:
+        raise Problem("empty", "list of documents must not be empty")
+    if not empty_texts:
+        for i, text in enumerate(texts):
+            if not text.strip():
+                raise Problem("empty_document", f"document at index {i} cannot be empty", count=i)
+
+
+def fields_text(document: str | Mapping[str, Any], index: int, names: Sequence[str] | None) -> str:
+    """What is read of a document: the fields that `rank_fields` names, a line each, or `text`."""
+    if isinstance(document, str):
+        return document
+    values = [document.get(name) for name in names or ("text",)]
+    if not all(isinstance(value, str) for value in values):
+        wanted = ", ".join(names or ("text",))[:200]
+        raise Problem("invalid", f"document at index {index} must have as text: {wanted}")
+    return "\n".join(map(str, values))

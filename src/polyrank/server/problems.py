@@ -1,0 +1,118 @@
+"""Why a request got no scores: kinds that every dialect words in its own way. Knows no dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from polyrank.errors import PolyrankError
+
+__all__ = ["STATUS", "FieldError", "Kind", "Problem", "invalid_fields"]
+
+Kind = Literal[
+    "malformed", "media_type", "invalid", "missing", "empty", "blank_query", "empty_document",
+    "no_model", "unknown_model", "too_many", "too_long", "too_many_tokens", "too_large",
+    "too_slow", "no_key", "bad_key", "overloaded", "unavailable", "timeout", "backend",
+    "internal", "not_found", "method",
+]  # fmt: skip
+
+STATUS: dict[Kind, int] = {
+    "malformed": 400,  # the body is no JSON
+    "media_type": 415,  # the dialect insists on application/json
+    "invalid": 400,  # a field of the wrong type or range
+    "missing": 400,  # a field that must be there
+    "empty": 400,  # no documents
+    "blank_query": 400,
+    "empty_document": 400,
+    "no_model": 400,  # the dialect insists on a model's name
+    "unknown_model": 404,
+    "too_many": 400,  # documents
+    "too_long": 400,  # a pair, where the client forbids cutting
+    "too_many_tokens": 400,  # in all pairs together
+    "too_large": 413,  # bytes
+    "too_slow": 408,  # the body did not arrive in time
+    "no_key": 401,
+    "bad_key": 401,
+    "overloaded": 429,
+    "unavailable": 503,  # loading, draining, or the engine is dead
+    "timeout": 504,
+    "backend": 500,  # the network gave no numbers
+    "internal": 500,
+    "not_found": 404,
+    "method": 405,
+}  # fmt: skip
+"""The status of each kind, where a dialect has no other."""
+
+_SHOWN = 200  # characters of what a client sent that an error repeats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldError:
+    """One thing that is wrong with a body."""
+
+    path: tuple[str | int, ...]
+    message: str
+    type: str
+    """What pydantic calls it: `string_type`, `missing`..."""
+    given: Any = None
+    """What was there, if it is short."""
+
+    @property
+    def field(self) -> str:
+        """The path as people write it: `documents[3].text`."""
+        parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.path)
+        return "".join(parts).removeprefix(".")
+
+
+class Problem(PolyrankError):  # noqa: N818  half of them are no errors of anybody
+    """A request that gets no scores. Dialects turn it into a status, headers and a body."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        fields: Sequence[FieldError] = (),
+        count: int | None = None,
+        limit: int | None = None,
+        name: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.fields = tuple(fields)
+        self.count = count
+        """How much there was of what is limited, or the number of the document."""
+        self.limit = limit
+        self.name = name
+        """The model that was asked for."""
+        if kind in ("overloaded", "unavailable") and retry_after_seconds is None:
+            retry_after_seconds = 1
+        self.retry_after_seconds = retry_after_seconds
+
+
+def invalid_fields(error: ValidationError) -> Problem:
+    """What pydantic found, the first of it as the message."""
+    found = [
+        FieldError(
+            path=tuple(e["loc"]), message=e["msg"], type=e["type"], given=_brief(e.get("input"))
+        )
+        for e in error.errors(include_url=False, include_context=False)[:10]
+    ]
+    first = found[0]
+    if first.type == "missing":
+        return Problem("missing", f"missing field `{first.field}`", fields=found)
+    where = f"{first.field}: " if first.path else ""
+    return Problem("invalid", f"{where}{first.message}", fields=found)
+
+
+def _brief(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN else None
+    if isinstance(value, int) and abs(value) < 1 << 63:  # and no longer: few readers take it
+        return value
+    return None

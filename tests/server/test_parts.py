@@ -1,0 +1,177 @@
+"""The server's parts by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyrank import InputError, Reranker
+from polyrank.server.batches import BatchClock, Ticket
+from polyrank.server.cache import Known, ScoreCache
+from polyrank.server.cutting import cut_text, suffix_length
+from polyrank.server.encoder import pieces
+from polyrank.server.keys import Keys
+from polyrank.server.logs import JsonLines
+from polyrank.server.turnstile import Turnstile
+
+
+def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\nfirst\n\nsecond\n")
+    keys = Keys(["fixed"], str(file))
+    assert [keys.good(k) for k in ("fixed", "first", "second", "third", "", "# ours")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    file.write_text("third\n")
+    assert [keys.good(k) for k in ("fixed", "first", "third")] == [True, False, True]
+    file.unlink()
+    assert keys.good("third")  # a file that is being replaced closes nobody out
+
+
+def test_an_empty_file_of_keys_lets_nobody_in(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("")
+    keys = Keys([], str(file))
+    assert keys.needed
+    assert not keys.good("")
+    with pytest.raises(InputError, match="expected API keys in"):
+        Keys([], str(tmp_path / "none"))
+
+
+def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    keys = Keys(["one", "a much longer key"])
+    assert keys.good("one")
+    assert not keys.good("x")
+    assert len(compared) == 4  # every key each time, also after one that is right
+    assert {len(side) for pair in compared for side in pair} == {32}
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest() -> None:
+    cache = ScoreCache(2, ("model",))
+    a, b, c = cache.keys([("q", "a"), ("q", "b"), ("q", "c")], None)
+    cache.put(a, Known(1.0, 5, 5))
+    cache.put(b, Known(2.0, 5, 5))
+    assert cache.get(a) == Known(1.0, 5, 5)
+    cache.put(c, Known(3.0, 5, 5))
+    assert [cache.get(k) is not None for k in (a, b, c)] == [True, False, True]
+
+
+def test_a_cache_key_tells_apart_whatever_decides_a_score() -> None:
+    keys = [
+        *ScoreCache(9, ("m",)).keys([("ab", "c"), ("a", "bc"), ("", "abc"), ("c", "ab")], None),
+        *ScoreCache(9, ("m",)).keys([("ab", "c")], 5),
+        *ScoreCache(9, ("other",)).keys([("ab", "c")], None),
+    ]
+    assert len(set(keys)) == len(keys) == 6
+    assert ScoreCache(0, ("m",)).keys([("a", "b")], None) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12), st.integers(0, 99))
+def test_nobody_is_forgotten_at_the_turnstile(requests: list[tuple[int, bool]], seed: int) -> None:
+    async def run() -> None:
+        turnstile, random = Turnstile(), Random(seed)
+
+        async def go(priority: int) -> None:
+            async with turnstile.turn(priority, 10):
+                await asyncio.sleep(0)
+
+        tasks = []
+        for priority, cancelled in requests:
+            tasks.append(asyncio.ensure_future(go(priority)))
+            for _ in range(random.randrange(3)):
+                await asyncio.sleep(0)
+            if cancelled:
+                tasks[random.randrange(len(tasks))].cancel()
+        done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        assert all(d is None or isinstance(d, asyncio.CancelledError) for d in done)
+        assert (turnstile.waiting_tokens, turnstile._first()) == (0, float("inf"))
+
+    asyncio.run(run())
+
+
+def test_the_most_urgent_go_first_and_their_equals_with_them() -> None:
+    async def run() -> list[int]:
+        turnstile, entered = Turnstile(), list[int]()
+
+        async def go(priority: int) -> None:
+            async with turnstile.turn(priority, 10):
+                entered.append(priority)
+                await asyncio.sleep(0.001)
+
+        async with turnstile.turn(0, 10):
+            tasks = [asyncio.ensure_future(go(p)) for p in (5, 3, 5, 0, 3)]
+            await asyncio.sleep(0.01)
+            assert entered == [0]
+            assert turnstile.waiting_tokens == 40
+        await asyncio.gather(*tasks)
+        return entered
+
+    assert asyncio.run(run()) == [0, 3, 3, 5, 5]
+
+
+def test_a_text_is_cut_to_its_first_tokens(reranker: Reranker) -> None:
+    empty, full = reranker.encode([("w10 w11", ""), ("w10 w11", "w20 w21 w22")])
+    suffix = suffix_length(empty, full)
+    for tokens in (1, 2, 3, 4):
+        (short,) = reranker.encode([("w10 w11", " ".join(["w20", "w21", "w22"][:tokens]))])
+        cut = cut_text(full, empty, suffix, tokens)
+        assert cut.ids.tolist() == short.ids.tolist()
+        assert cut.type_split == short.type_split
+        assert cut.text_cut == max(0, 3 - tokens)
+        assert cut.tokens_given == full.tokens_given
+
+
+def test_pieces_are_all_pairs_in_order_and_bounded() -> None:
+    pairs = [("q", "x" * (n % 7) * 40_000) for n in range(500)]
+    cut = list(pieces(pairs))
+    assert [p for piece in cut for p in piece] == pairs
+    assert max(map(len, cut)) <= 128
+    for piece in cut:
+        assert len(piece) == 1 or sum(len(q) + len(t) for q, t in piece) <= 1 << 18
+    assert list(pieces([])) == []
+
+
+def test_batches_are_told_apart_by_their_ends() -> None:
+    batches: list[tuple[int, float]] = []
+    clock = BatchClock(lambda tokens, seconds: batches.append((tokens, seconds)))
+    a, b = Ticket([5, 9, 7]), Ticket([4])
+    time.sleep(0.002)
+    clock.passed(a, 1)
+    clock.passed(b, 1)
+    time.sleep(0.002)
+    clock.passed(a, 2)
+    time.sleep(0.002)
+    clock.settle()
+    assert [tokens for tokens, _ in batches] == [9 + 4, 7 + 5]
+    assert all(seconds >= 0.002 for _, seconds in batches)
+    assert (a.waited, b.waited >= 0) == (0.0, True)
+    assert a.ran > b.ran > 0
+    assert 1 <= clock.seconds(10**9) <= 60
+
+
+def test_a_log_line_is_json_whatever_is_in_it() -> None:
+    record = logging.makeLogRecord(
+        {"msg": 'say "%s"', "args": ("a\nb",), "levelname": "INFO", "pairs": [("q", "\ud800")]}
+    )
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    row = json.loads(line)
+    assert (row["event"], row["level"], row["pairs"]) == ('say "a\nb"', "info", [["q", "\ud800"]])
+    line.encode("ascii")
+    assert os.linesep not in line

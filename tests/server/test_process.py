@@ -1,0 +1,239 @@
+"""A server as a process of its own: starting, slow and leaving clients, signals, the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+
+SLOW = {  # a second or more, even for this network
+    "model": "m",
+    "query": "w10 w11",
+    "documents": [f"w{20 + n % 400} w{20 + n // 400} " * 60 for n in range(800)],
+}
+
+
+class Server:
+    """A process that serves, and what it said."""
+
+    def __init__(self, model: Path, *flags: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "polyrank", "serve", "-m", str(model), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--threads", "1", *flags],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        address = re.search(r"http://([\d.]+):(\d+)", self.said)
+        assert address is not None, (self.said, self.log)
+        self.address = (address[1], int(address[2]))
+        self.url = address[0]
+        self.http = httpx.Client(base_url=self.url, timeout=60)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.log += self.process.stderr
+
+    def metric(self, name: str) -> float:
+        found = re.search(rf"^{name} (\S+)$", self.http.get("/metrics").text, re.MULTILINE)
+        assert found is not None, name
+        return float(found[1])
+
+    def eventually(self, true: Callable[[], bool]) -> None:
+        until = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < until, self.log
+            time.sleep(0.01)
+
+    def start(self, answers: list[httpx.Response]) -> threading.Thread:
+        """Send SLOW from another thread, and return once it is under way."""
+
+        def send() -> None:
+            answers.append(httpx.post(f"{self.url}/v2/rerank", json=SLOW, timeout=60))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        self.eventually(lambda: self.metric("polyrank_requests_under_way") == 1)
+        return thread
+
+    def wait(self) -> int:
+        """The exit code; `log` is complete then."""
+        code = self.process.wait(60)
+        self._reader.join(60)
+        return code
+
+    def end(self) -> None:
+        self.http.close()
+        self.process.kill()
+        self.wait()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def started(tiny_model: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*flags: str, **environment: str) -> Server:
+        servers.append(Server(tiny_model, *flags, **environment))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+def raw(server: Server, data: bytes) -> bytes:
+    """Send bytes, and read until the server closes."""
+    with socket.create_connection(server.address, 60) as connection:
+        connection.sendall(data)
+        received = b""
+        while block := connection.recv(65536):
+            received += block
+        return received
+
+
+def test_a_server_starts_answers_logs_and_ends(started: Callable[..., Server]) -> None:
+    server = started(POLYRANK_API_KEY="secret")
+    assert re.fullmatch(r"serving tiny \(onnx cpu \w+\) at http://127\.0\.0\.1:\d+\n", server.said)
+    body = {"query": "w10 w11", "texts": ["w12", "w10 w13"]}
+    key = {"authorization": "Bearer secret"}
+    assert server.http.post("/rerank", json=body).status_code == 401
+    r = server.http.post("/rerank", json=body, headers={**key, "x-request-id": "mine"})
+    assert (r.status_code, r.headers["x-request-id"]) == (200, "mine")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    rows = [json.loads(line) for line in server.log if line.startswith("{")]
+    (row,) = [r for r in rows if r["event"] == "request" and r["request_id"] == "mine"]
+    assert (row["status"], row["dialect"], row["pairs"], row["path"]) == (200, "tei", 2, "/rerank")
+    assert not [line for line in server.log if "w13" in line or "secret" in line]
+
+
+def test_sigterm_lets_requests_under_way_end_and_refuses_new_ones(
+    started: Callable[..., Server],
+) -> None:
+    server = started("--drain-delay-seconds", "1")
+    answers: list[httpx.Response] = []
+    thread = server.start(answers)
+    server.process.send_signal(signal.SIGTERM)
+    server.eventually(lambda: server.http.get("/health").status_code == 503)
+    refused = server.http.post("/v2/rerank", json={"model": "m", "query": "w1", "documents": ["w"]})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    thread.join(60)
+    assert [r.status_code for r in answers] == [200]
+    assert len(answers[0].json()["results"]) == 800
+    assert server.wait() == 0
+
+
+def test_a_second_signal_ends_it_at_once(started: Callable[..., Server]) -> None:
+    server = started("--drain-delay-seconds", "60")
+    server.process.send_signal(signal.SIGINT)
+    server.eventually(lambda: server.http.get("/health").status_code == 503)
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 130
+
+
+def test_a_client_that_hangs_up_frees_the_queue(started: Callable[..., Server]) -> None:
+    server = started()
+    body = json.dumps(SLOW).encode()
+    with socket.create_connection(server.address) as connection:
+        head = f"POST /v2/rerank HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        server.eventually(lambda: server.metric("polyrank_queue_tokens") > 0)
+    server.eventually(lambda: server.metric("polyrank_queue_tokens") == 0)
+    server.eventually(lambda: server.metric("polyrank_requests_under_way") == 0)
+    assert server.metric(r'polyrank_errors_total{dialect="cohere",kind="client_left"}') == 1
+    assert server.metric("polyrank_pairs_total") == 0
+
+
+def test_slow_clients_do_not_hold_connections(started: Callable[..., Server]) -> None:
+    server = started("--receive-timeout-seconds", "0.5", "--idle-timeout-seconds", "1")
+    assert raw(server, b"") == b""  # says nothing
+    assert raw(server, b"POST /v2/rerank HTTP/1.1\r\nhost:") == b""  # stops in its headers
+    slow = raw(server, b"POST /v2/rerank HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+    assert slow.startswith(b"HTTP/1.1 408")
+    assert b'"message"' in slow
+    idle = raw(server, b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")  # and then nothing
+    assert idle.startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_is_too_large_gets_its_answer(started: Callable[..., Server]) -> None:
+    server = started("--max-body-bytes", "1000")
+    large = json.dumps({"query": "w1", "texts": ["w1 " * 200_000]}).encode()
+    headers = {"content-type": "application/json"}
+    assert server.http.post("/rerank", content=large, headers=headers).status_code == 413
+    pieces = (b"x" * 1000 for _ in range(100))
+    assert server.http.post("/rerank", content=pieces, headers=headers).status_code == 413
+    assert server.http.get("/health").status_code == 200
+
+
+def test_who_has_no_key_hears_so_whatever_the_size_of_the_body(
+    started: Callable[..., Server],
+) -> None:
+    server = started("--receive-timeout-seconds", "1", POLYRANK_API_KEY="secret")
+    large = b"x" * 8_000_000
+    for _ in range(3):
+        assert server.http.post("/v2/rerank", content=large).status_code == 401
+    with socket.create_connection(server.address, 60) as connection:
+        connection.sendall(b"POST /v2/rerank HTTP/1.1\r\nhost: x\r\n")
+        connection.sendall(b"transfer-encoding: chunked\r\n\r\n")
+        with pytest.raises(OSError):  # what has no end is cut off
+            _drip(connection)
+
+
+def _drip(connection: socket.socket) -> None:
+    for _ in range(6000):
+        connection.sendall(b"1\r\nx\r\n")
+        time.sleep(0.01)
+
+
+def run(*args: str, **environment: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "polyrank", "serve", *args],
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def test_what_cannot_be_served_is_said_and_ends_with_1(tiny_model: Path) -> None:
+    done = run("-m", "no-such-model", "--port", "0")
+    assert (done.returncode, "no-such-model" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("-m", str(tiny_model), "--port", str(taken.getsockname()[1]))
+    assert (done.returncode, "--port 0" in done.stderr) == (1, True)
+    done = run("--port", "0", POLYRANK_MAX_DOCUMENT="5")
+    assert (done.returncode, "POLYRANK_MAX_DOCUMENTS?" in done.stderr) == (1, True)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="no shared ports here")
+def test_two_servers_share_a_port_where_both_say_so(started: Callable[..., Server]) -> None:
+    first = started("--reuse-port")
+    second = started("--reuse-port", "--port", str(first.address[1]))
+    assert first.address == second.address
+    assert first.http.get("/health").status_code == 200
