@@ -239,6 +239,28 @@ def test_stopping_fails_what_waits_and_refuses_what_comes() -> None:
     engine.stop()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_request_that_comes_while_the_worker_ends_is_refused() -> None:
+    backend, engine = running()
+    backend.gate.clear()
+    refused: list[str] = []
+    asked = threading.Event()
+
+    def submit_again(future: object) -> None:  # in the worker, which still lives
+        try:
+            engine.submit(pairs(1))
+        except EngineStoppedError as error:
+            refused.append(str(error))
+        asked.set()
+
+    engine.submit(pairs(1)).add_done_callback(submit_again)
+    backend.error = KeyboardInterrupt()
+    backend.gate.set()
+    assert asked.wait(10)
+    engine.stop()
+    assert len(refused) == 1
+
+
 def test_progress_counts_every_pair() -> None:
     _, engine = running()
     seen: list[int] = []
