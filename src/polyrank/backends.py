@@ -17,6 +17,7 @@ from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, MissingDependencyError
 from polyrank.models import ModelFolder
 from polyrank.onnx_backend.conversions import packed_dtype, packed_folder
+from polyrank.onnx_backend.layout import Precision
 from polyrank.values import Backend
 
 __all__ = ["Choice", "choose_backend", "open_backend"]
@@ -66,10 +67,10 @@ def choose_backend(
         raise BackendError(
             'expected dtype fp32, bf16 or fp16 for the torch backend, got int8; use backend="onnx"'
         )
-    on_gpu = device == "auto" and dtype != "int8" and _may_have_cuda()
-    if backend == "torch" or only_torch or (backend == "auto" and on_gpu):
+    asked = backend == "torch" or only_torch
+    if asked or (backend == device == "auto" and dtype != "int8" and _may_have_cuda()):
         chosen = _choose_torch(device, dtype, threads)
-        if backend == "torch" or only_torch or chosen.device.startswith("cuda"):
+        if asked or chosen.device.startswith("cuda"):
             return chosen
     stored = packed_dtype(folder) if dtype == "auto" else None
     return Choice(
@@ -101,7 +102,7 @@ def open_backend(
             threads=threads,
             compile=compile,
         )
-    packed = packed_folder(model, cast(Literal["fp32", "int8"], choice.dtype))
+    packed = packed_folder(model, cast(Precision, choice.dtype))
     from polyrank.onnx_backend.runner import OnnxBackend
 
     return OnnxBackend(packed, threads=threads)

@@ -18,8 +18,8 @@ from polyrank.config import EncoderConfig, Family
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.onnx_backend import files
 from polyrank.onnx_backend.files import write_packed
-from polyrank.onnx_backend.graph import Precision, build_graph
-from polyrank.onnx_backend.layout import PROBE
+from polyrank.onnx_backend.graph import build_graph
+from polyrank.onnx_backend.layout import PROBE, Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
 from polyrank.onnx_backend.runner import OnnxBackend
 from polyrank.torch_backend import CrossEncoder, TorchBackend

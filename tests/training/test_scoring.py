@@ -12,7 +12,8 @@ from polyrank.checkpoint import load_checkpoint
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.device import limit_threads, training_dtype
+from polyrank.torch_backend.runner import limit_threads
+from polyrank.training.device import training_dtype
 from polyrank.training.scoring import ModelScorer
 
 PAIRS = [("w10 w11", {"title": "w5", "text": "w12"}), ("w10", "w13 w14 w15"), ("w9", "")]

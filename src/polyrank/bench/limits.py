@@ -9,16 +9,16 @@ is tried, and where two libraries serve a device and dtype, the faster one count
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from polyrank.bench.jobs import LimitsJob, Send, serve
 from polyrank.bench.values import Setting
-from polyrank.cpus import available_cpus
+from polyrank.cpus import thread_count
 
-__all__: list[str] = []
+__all__ = ["best_rates"]
 
 _SECONDS = 0.3
 """How long one shape is tried for in each setting."""
@@ -32,16 +32,29 @@ Product = Callable[[], object]
 
 def _work(given: dict[str, Any], send: Send) -> None:
     job = LimitsJob(**given)
-    threads = job.threads or available_cpus()
+    settings = [Setting(**s) for s in job.settings]
+    send({"limits": best_rates(settings, job.layers, threads=job.threads)})
+
+
+def best_rates(
+    settings: Iterable[Setting],
+    layers: Sequence[tuple[int, int]],
+    *,
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Billions of operations a second by `Setting.computes`, the best over all products.
+
+    `layers`: what is summed over and columns of each product.
+    """
     best: dict[str, float] = {}
-    for setting in (Setting(**s) for s in job.settings):
+    for setting in settings:
         make = _onnx_product if setting.backend == "onnx" else _torch_product
         rows = _ROWS if setting.device == "cpu" else _DEVICE_ROWS
-        for depth, columns in job.layers:
-            seconds = _best_seconds(make(setting, (rows, depth, columns), threads))
+        for depth, columns in layers:
+            seconds = _best_seconds(make(setting, (rows, depth, columns), thread_count(threads)))
             rate = 2 * rows * depth * columns / seconds / 1e9
             best[setting.computes] = max(rate, best.get(setting.computes, 0.0))
-    send({"limits": best})
+    return best
 
 
 def _best_seconds(product: Product) -> float:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from polyrank.checkpoint.layouts import BUFFERS
 from polyrank.errors import CheckpointError
 
-__all__ = ["Array", "map_file", "map_files", "read_json", "some"]
+__all__ = [
+    "Array",
+    "map_file",
+    "map_files",
+    "read_header",
+    "read_json",
+    "some",
+    "write_tensors",
+]
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LOW_BIT = {"I8": "<i1", "U8": "<u1"}
@@ -80,18 +90,15 @@ def map_file(path: Path, files: list[mmap.mmap], *, low_bit: bool = False) -> di
         with safe_open(path, framework="numpy"):
             pass
         with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_bytes))
+            begin, header = read_header(file)
             # Copy-on-write: nothing is ever written back, and tensors may share the pages.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"expected a safetensors file at {path}: {error}") from error
     files.append(mapped)
-    bytes_ = np.frombuffer(mapped, np.uint8, offset=8 + header_bytes)
+    bytes_ = np.frombuffer(mapped, np.uint8, offset=begin)
     arrays = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         if entry["dtype"] not in dtypes:
             if name.endswith(BUFFERS):
                 continue
@@ -105,6 +112,24 @@ def map_file(path: Path, files: list[mmap.mmap], *, low_bit: bool = False) -> di
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
         arrays[name] = Array(data, entry["dtype"] == "BF16")
     return arrays
+
+
+def read_header(file: IO[bytes]) -> tuple[int, dict[str, Any]]:
+    """Where the data of a safetensors file begin, and the entry of each tensor in them."""
+    header_bytes = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(header_bytes))
+    header.pop("__metadata__", None)
+    return 8 + header_bytes, header
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file that those may read who may read other new files here."""
+    save_file(dict(tensors), path, metadata=dict(metadata))
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)  # the library writes files that only their owner can read
 
 
 def read_json(path: Path) -> dict[str, Any]:

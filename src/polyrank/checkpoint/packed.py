@@ -11,8 +11,6 @@ Names: `layers.N.{q,k,v,attn_out,up,gate | mlp_in,mlp_out}` with `.int8` and `.s
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from polyrank.checkpoint.files import Array, some
+from polyrank.checkpoint.files import Array, read_header, some, write_tensors
 from polyrank.checkpoint.layouts import canonical_shapes
 from polyrank.checkpoint.lowbit import dequantize_int4, dequantize_int8
 from polyrank.config import EncoderConfig
@@ -38,19 +35,11 @@ def save_packed(
     path: Path, tensors: _Stored, metadata: Mapping[str, str]
 ) -> dict[str, tuple[int, int]]:
     """Write the file; return (offset, length) in bytes of each tensor in it."""
-    save_file(dict(tensors), path, metadata=dict(metadata))
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)  # the library writes files that only their owner can read
+    write_tensors(path, tensors, metadata)
     with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes))
-    header.pop("__metadata__", None)
-    begin = 8 + header_bytes
-    return {
-        name: (begin + start, end - start)
-        for name, (start, end) in ((n, e["data_offsets"]) for n, e in header.items())
-    }
+        begin, header = read_header(file)
+    places = {name: entry["data_offsets"] for name, entry in header.items()}
+    return {name: (begin + start, end - start) for name, (start, end) in places.items()}
 
 
 def packed_metadata(folder: Path) -> dict[str, str] | None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
 
+from polyrank.checkpoint.files import write_tensors
 from polyrank.checkpoint.layouts import LAYOUTS, name_map
 from polyrank.checkpoint.reading import Checkpoint
 from polyrank.errors import CheckpointError
@@ -53,17 +53,10 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "model.safetensors.part"
-    save_file(tensors, written, metadata={"format": "pt"})
-    written.chmod(0o666 & ~_umask())  # the library writes files that only their owner can read
+    write_tensors(written, tensors, {"format": "pt"})
     os.replace(written, folder / "model.safetensors")
     text = json.dumps(_foreign_config(checkpoint, model_type, tensors), indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _native_type(checkpoint: Checkpoint) -> str:

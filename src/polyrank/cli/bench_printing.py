@@ -12,7 +12,7 @@ from polyrank.bench import Recommendation, Report, Row, Workload
 from polyrank.bench.machine import processor, versions
 from polyrank.bench.measuring import Progress
 from polyrank.cli.printing import note
-from polyrank.cpus import available_cpus
+from polyrank.cpus import thread_count
 
 __all__ = ["as_fields", "heading", "print_report", "step_bar"]
 
@@ -41,7 +41,7 @@ def heading(name: str, report: Report, workload: Workload, threads: int | None) 
     text = "of random tokens" if workload.synthetic else "of your own"
     return (
         f"{name}: {len(workload.pairs):,} pairs {text} in {len(workload.queries):,} queries, "
-        f"{sum(report.lengths):,} tokens; {threads or available_cpus()} threads of {processor()}"
+        f"{sum(report.lengths):,} tokens; {thread_count(threads)} threads of {processor()}"
     )
 
 
@@ -71,7 +71,7 @@ def as_fields(
         "machine": {
             "processor": processor(),
             "system": platform.platform(),
-            "threads": threads or available_cpus(),
+            "threads": thread_count(threads),
         },
         "versions": versions(),
         "workload": {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -106,17 +106,16 @@ def convert(
             from polyrank.onnx_backend.files import write_packed
 
             shutil.copyfile(source / "config.json", folder / "config.json")
-            precision: Literal["fp32", "int8"] = "fp32" if onnx is Packed.fp32 else "int8"
             written = write_packed(
                 folder,
                 checkpoint,
-                precision,
+                onnx.value,
                 source=found.name,
                 source_hash=fingerprint(source),
                 say=note,
             )
             done = (
-                f"packed in {precision}: {written.bytes / 1e6:.0f} MB, logits within "
+                f"packed in {onnx.value}: {written.bytes / 1e6:.0f} MB, logits within "
                 f"{written.largest_difference:.1e} on {written.pairs} sample pairs"
             )
     note(f"wrote {out} {done}")

@@ -113,9 +113,9 @@ def pretrain(
     from dataclasses import replace
 
     from polyrank.models import find_model
-    from polyrank.torch_backend.runner import choose_device
+    from polyrank.torch_backend.runner import choose_device, limit_threads
     from polyrank.training.config import LoopConfig, to_mapping
-    from polyrank.training.device import limit_threads, training_dtype
+    from polyrank.training.device import training_dtype
     from polyrank.training.masked import Stage
     from polyrank.training.pretraining import (
         PretrainConfig,

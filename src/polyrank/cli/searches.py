@@ -66,7 +66,7 @@ class Models:
 
     def encoder(self, name: str) -> BiEncoder:
         """The bi-encoder of `e5:FOLDER`."""
-        from polyrank.training.device import limit_threads
+        from polyrank.torch_backend.runner import limit_threads
         from polyrank.training.vectors import BiEncoder
 
         if name not in self._encoders:

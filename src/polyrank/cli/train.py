@@ -117,9 +117,8 @@ def train(
     if out is None and not dry_run:
         raise typer.BadParameter("expected --out FOLDER, or --dry-run to only look, got neither")
     require_torch()
-    from polyrank.torch_backend.runner import choose_device
+    from polyrank.torch_backend.runner import choose_device, limit_threads
     from polyrank.training.config import to_mapping
-    from polyrank.training.device import limit_threads
     from polyrank.training.preview import preview_reranker
 
     device = str(choose_device(device))

@@ -12,12 +12,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from polyrank.checkpoint import load_checkpoint, packed_metadata
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.models import ModelFolder, cache_folder, fingerprint
-from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE
+from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, Precision
 
 __all__ = ["Conversion", "cached_conversions", "clear_conversions", "packed_dtype", "packed_folder"]
 
@@ -39,7 +38,7 @@ def packed_dtype(folder: Path) -> str | None:
     return metadata["polyrank.dtype"]
 
 
-def packed_folder(model: ModelFolder, precision: Literal["fp32", "int8"]) -> Path:
+def packed_folder(model: ModelFolder, precision: Precision) -> Path:
     """The folder with the model's graph in that precision, converted first where there is none.
 
     A conversion is made once for a content and kept. Several processes may ask at the same time.
@@ -68,9 +67,7 @@ def packed_folder(model: ModelFolder, precision: Literal["fp32", "int8"]) -> Pat
     return target
 
 
-def _convert(
-    model: ModelFolder, precision: Literal["fp32", "int8"], digest: str, target: Path
-) -> None:
+def _convert(model: ModelFolder, precision: Precision, digest: str, target: Path) -> None:
     from polyrank.onnx_backend.files import write_packed
 
     _log.warning(

@@ -16,8 +16,8 @@ import onnx
 
 from polyrank.checkpoint import PACKED_FILE, Checkpoint, save_packed
 from polyrank.errors import BackendError
-from polyrank.onnx_backend.graph import Graph, Precision, Table, build_graph
-from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE
+from polyrank.onnx_backend.graph import Graph, Table, build_graph
+from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
 from polyrank.onnx_backend.runner import OnnxBackend
 from polyrank.values import pack
@@ -51,7 +51,6 @@ def write_packed(
     source_hash: str,
     table: Table | None = None,
     largest: int = 127,
-    threads: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Verified:
     """Build the graph, write its two files into `folder`, and test them on sample pairs.
@@ -77,7 +76,7 @@ def write_packed(
     checkpoint.release()
     say("comparing it with a plain computation")
     try:
-        worst = _largest_difference(folder, checkpoint, precision, threads)
+        worst = _largest_difference(folder, checkpoint, precision)
     except BackendError:
         for name in (GRAPH_FILE, PACKED_FILE):
             (folder / name).unlink()
@@ -104,11 +103,9 @@ def _write(folder: Path, graph: Graph, metadata: dict[str, str]) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _largest_difference(
-    folder: Path, checkpoint: Checkpoint, precision: Precision, threads: int | None
-) -> float:
+def _largest_difference(folder: Path, checkpoint: Checkpoint, precision: Precision) -> float:
     samples = sample_encodings(checkpoint.config, _SAMPLES)
-    backend = OnnxBackend(folder, threads=threads)
+    backend = OnnxBackend(folder)
     try:
         found = backend.forward(pack(samples))
     finally:

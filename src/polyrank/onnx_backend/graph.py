@@ -24,11 +24,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from polyrank.checkpoint import BLOCK, Array, Checkpoint, quantize_int4, quantize_int8
 from polyrank.config import EncoderConfig
-from polyrank.onnx_backend.layout import INPUTS, PLACES, PROBE
+from polyrank.onnx_backend.layout import INPUTS, PLACES, PROBE, Precision
 
-__all__ = ["Graph", "Precision", "Table", "build_graph"]
+__all__ = ["Graph", "Table", "build_graph"]
 
-Precision = Literal["fp32", "int8"]
 Table = Literal["stored", "fp16", "int4"]
 _OPSET = 21
 _IR_VERSION = 10

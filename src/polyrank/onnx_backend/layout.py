@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMAT", "GRAPH_FILE", "INPUTS", "PLACES", "PROBE"]
+from typing import Literal
 
+__all__ = ["FORMAT", "GRAPH_FILE", "INPUTS", "PLACES", "PROBE", "Precision"]
+
+Precision = Literal["fp32", "int8"]
+"""Dtypes of a graph's linear layers."""
 GRAPH_FILE = "polyrank.onnx"
 FORMAT = "1"
 """Of a packed model's files; one of another format is converted anew."""

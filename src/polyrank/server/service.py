@@ -170,7 +170,7 @@ class Service:
         for i, e in zip(new, encodings, strict=True):
             known[i] = Known(np.nan, len(e), e.tokens_given)
         found = [k for k in known if k is not None]
-        self._check_lengths(found, truncate=truncate, left=left)
+        self._check_lengths(found, reranker.max_length, truncate=truncate, left=left)
         ticket = Ticket([len(e) for e in encodings])
         if encodings:
             logits = await self._run(reranker, encodings, ticket, priority)
@@ -189,9 +189,10 @@ class Service:
         self.metrics.scored(scored)
         return scored
 
-    def _check_lengths(self, found: Sequence[Known], *, truncate: bool, left: bool) -> None:
+    def _check_lengths(
+        self, found: Sequence[Known], limit: int, *, truncate: bool, left: bool
+    ) -> None:
         longest = max((k.tokens_given for k in found if k.tokens < k.tokens_given), default=None)
-        limit = self.about().max_length
         if longest is not None and not truncate:
             message = f"expected at most {limit} tokens per pair, got {longest}"
             raise Problem("too_long", message, count=longest, limit=limit)

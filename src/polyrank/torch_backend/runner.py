@@ -13,7 +13,7 @@ from polyrank.torch_backend.attention import Layout
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.values import Batch
 
-__all__ = ["TorchBackend", "choose_device", "choose_dtype"]
+__all__ = ["TorchBackend", "choose_device", "choose_dtype", "limit_threads"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,9 +36,7 @@ class TorchBackend:
         self.name = f"torch {self._device.type} {chosen}"
         self.max_batch_tokens = 2048 if self._device.type == "cpu" else 16384
         if self._device.type == "cpu":
-            limit = thread_count(threads)
-            if threads is not None or limit < torch.get_num_threads():
-                torch.set_num_threads(limit)
+            limit_threads(threads)
         model = CrossEncoder.from_checkpoint(
             checkpoint,
             device=self._device,
@@ -68,6 +66,16 @@ class TorchBackend:
         del self._model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def limit_threads(threads: int | None = None) -> None:
+    """Use so many CPU threads; None: no more than affinity and the container allow.
+
+    Raises InputError for a POLYRANK_THREADS that is no number.
+    """
+    limit = thread_count(threads)
+    if threads is not None or limit < torch.get_num_threads():
+        torch.set_num_threads(limit)
 
 
 def choose_device(device: str) -> torch.device:
