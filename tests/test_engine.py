@@ -25,6 +25,7 @@ class Echo:
 
     name = "echo"
     max_batch_tokens = 64
+    parallel = 1
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -33,7 +34,7 @@ class Echo:
         self.batches: list[int] = []
         self.error: BaseException | None = None
 
-    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append(len(batch.ids))
@@ -43,6 +44,29 @@ class Echo:
 
     def close(self) -> None:
         pass
+
+
+class Crowd(Echo):
+    """A backend for passes side by side, which notes who ran with whom."""
+
+    parallel = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.passes: list[tuple[int, bool, int]] = []  # tokens, all threads, how many ran then
+
+    def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
+        with self.lock:
+            self.inside += 1
+            self.passes.append((len(batch.ids), all_threads, self.inside))
+        try:
+            time.sleep(0.002)
+            return super().forward(batch)
+        finally:
+            with self.lock:
+                self.inside -= 1
 
 
 def pairs(*values: int, length: int = 4) -> list[Encoding]:
@@ -123,6 +147,59 @@ def test_logits_come_back_in_input_order() -> None:
     engine.stop()
 
 
+def test_passes_run_side_by_side_where_the_queue_feeds_all_workers() -> None:
+    backend = Crowd()
+    engine = Engine(backend, max_batch_tokens=16).start()
+    encodings = pairs(*range(200))
+    assert engine.submit(encodings).result(10).tolist() == list(range(200))
+    engine.stop()
+    shared = [together for _, alone, together in backend.passes if not alone]
+    assert max(shared) == 3
+    assert all(together == 1 for _, alone, together in backend.passes if alone)
+
+
+def test_a_pass_runs_alone_where_there_is_little_to_do_or_a_pair_is_long() -> None:
+    backend = Crowd()
+    engine = Engine(backend, max_batch_tokens=16).start()
+    assert engine.submit(pairs(5)).result(10).tolist() == [5.0]
+    assert backend.passes == [(4, True, 1)]
+    mixed = [*pairs(*range(100)), *pairs(7, length=50), *pairs(*range(100, 150))]
+    engine.submit(mixed).result(10)
+    engine.stop()
+    assert [(t, alone, n) for t, alone, n in backend.passes if t == 50] == [(50, True, 1)]
+    assert all(together == 1 for _, alone, together in backend.passes if alone)
+
+
+@given(requests_of_lengths)
+def test_many_requests_through_many_workers_keep_their_logits(requests: list[list[int]]) -> None:
+    backend = Crowd()
+    engine = Engine(backend, max_batch_tokens=16).start()
+    encodings = [
+        [encoding_of([0, 100 * r + i, *[1] * n]) for i, n in enumerate(lengths)]
+        for r, lengths in enumerate(requests)
+    ]
+    futures = [engine.submit(e) for e in encodings]
+    for r, (future, lengths) in enumerate(zip(futures, requests, strict=True)):
+        assert future.result(10).tolist() == [100 * r + i for i in range(len(lengths))]
+    engine.stop()
+
+
+def test_stopping_lets_every_running_pass_finish() -> None:
+    backend = Crowd()
+    backend.gate.clear()
+    engine = Engine(backend, max_batch_tokens=16).start()
+    future = engine.submit(pairs(*range(12)))  # three passes, one for each worker
+    while backend.inside < 3:
+        time.sleep(0.001)
+    stopper = threading.Thread(target=engine.stop)
+    stopper.start()
+    while engine.health().state == "running" and stopper.is_alive():
+        time.sleep(0.001)
+        backend.gate.set()
+    stopper.join(10)
+    assert future.result(10).tolist() == list(range(12))
+
+
 def test_no_pairs_are_answered_at_once() -> None:
     _, engine = running()
     assert engine.submit([]).result(0).shape == (0,)
@@ -132,7 +209,7 @@ def test_no_pairs_are_answered_at_once() -> None:
 def test_equal_pairs_of_a_request_run_once() -> None:
     backend, engine = running()
     seen: list[int] = []
-    logits = engine.submit(pairs(7, 3, 7, 7, 3), on_progress=seen.append).result(10)
+    logits = engine.submit(pairs(7, 3, 7, 7, 3), on_forward=lambda n, _: seen.append(n)).result(10)
     assert logits.tolist() == [7, 3, 7, 7, 3]
     assert sum(backend.batches) == 8
     assert sum(seen) == 5
@@ -192,7 +269,7 @@ def test_a_failed_batch_fails_its_own_requests_only() -> None:
 
 def test_a_nan_is_an_error_not_a_score() -> None:
     class Broken(Echo):
-        def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+        def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
             return np.full(len(batch.cu_lengths) - 1, np.nan, np.float32)
 
     engine = Engine(Broken(), max_batch_tokens=16).start()
@@ -264,7 +341,7 @@ def test_a_request_that_comes_while_the_worker_ends_is_refused() -> None:
 def test_progress_counts_every_pair() -> None:
     _, engine = running()
     seen: list[int] = []
-    engine.submit(pairs(*range(33)), on_progress=seen.append).result(10)
+    engine.submit(pairs(*range(33)), on_forward=lambda n, _: seen.append(n)).result(10)
     assert sum(seen) == 33
     assert len(seen) > 1
     engine.stop()

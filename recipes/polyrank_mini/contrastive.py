@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed)
     forbidden = evaluation_texts(args.data)
     found = sections(args.data)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from polyrank.backends import choose_backend, open_backend
 from polyrank.checkpoint import read_config
 from polyrank.config import EncoderConfig
-from polyrank.engine import Engine, Health
+from polyrank.engine import Engine, Health, OnForward
 from polyrank.errors import CheckpointError, InputError
 from polyrank.models import find_model
 from polyrank.tokenization import (
@@ -215,10 +215,13 @@ class Reranker:
         self,
         encodings: Sequence[Encoding],
         *,
-        on_progress: Callable[[int], None] = lambda pairs: None,
+        on_forward: OnForward = lambda pairs, forward: None,
     ) -> Future[npt.NDArray[np.float32]]:
-        """Queue encodings; the future gives their [N] logits. Cancelling it frees the queue."""
-        return self._engine.submit(encodings, on_progress=on_progress)
+        """Queue encodings; the future gives their [N] logits. Cancelling it frees the queue.
+
+        `on_forward` is called from another thread after each forward pass that held some of them.
+        """
+        return self._engine.submit(encodings, on_forward=on_forward)
 
     def health(self) -> Health:
         """Whether the engine runs, and what waits in its queue."""
@@ -246,7 +249,7 @@ class Reranker:
         self, encodings: Sequence[Encoding], show_progress: bool | None
     ) -> npt.NDArray[np.float32]:
         with _progress(len(encodings), show_progress) as advance:
-            future = self._engine.submit(encodings, on_progress=advance)
+            future = self._engine.submit(encodings, on_forward=lambda pairs, _: advance(pairs))
             try:
                 return future.result()
             finally:

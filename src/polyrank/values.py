@@ -89,9 +89,15 @@ class Backend(Protocol):
     """Engine, device and dtype, as people read it: `torch cpu fp32`."""
     max_batch_tokens: int
     """Tokens of one forward pass that run fastest here."""
+    parallel: int
+    """Forward passes that may run at once, each on a thread of its own."""
 
-    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """[S] raw logits in batch order. Called from one thread at a time."""
+    def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
+        """[S] raw logits in batch order.
+
+        With `all_threads` no other pass runs meanwhile; without, up to `parallel` do, and each
+        keeps to one thread. The logits are the same either way.
+        """
         ...
 
     def close(self) -> None:

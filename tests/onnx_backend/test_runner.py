@@ -119,7 +119,8 @@ def test_int8_gives_a_pair_the_same_bits_in_any_company(
     lengths = data.draw(st.lists(st.integers(2, 600), min_size=1, max_size=9))
     encodings = random_encodings(lengths)
     together = backend.forward(pack(encodings))
-    assert (backend.forward(pack(encodings[::-1]))[::-1] == together).all()
+    other_order = backend.forward(pack(encodings[::-1]), all_threads=False)
+    assert (other_order[::-1] == together).all()
     chosen = data.draw(st.integers(0, len(encodings) - 1))
     np.testing.assert_allclose(
         backend.forward(pack([encodings[chosen]]))[0], together[chosen], atol=1e-6
@@ -147,9 +148,9 @@ def test_a_cpu_that_clips_int8_products_gets_the_safe_kernel(
     opened: list[bool] = []
     original = OnnxBackend._open
 
-    def spy(self: OnnxBackend, safe: bool) -> Any:
-        opened.append(safe)
-        return original(self, safe)
+    def spy(self: OnnxBackend, threads: int) -> Any:
+        opened.append(self._safe)
+        return original(self, threads)
 
     monkeypatch.setattr(OnnxBackend, "_open", spy)
     folder = packed(random_checkpoint("gte"), "int8")
@@ -159,8 +160,9 @@ def test_a_cpu_that_clips_int8_products_gets_the_safe_kernel(
     opened.clear()
     # As if the sum had been clipped to 16 bits.
     monkeypatch.setattr("polyrank.onnx_backend.runner.PROBE", (PROBE[0], PROBE[1] - 1))
-    OnnxBackend(folder)
-    assert (on_this_cpu[0], opened) == (False, [False, True])
+    backend = OnnxBackend(folder, threads=2)
+    backend.forward(pack(random_encodings([9])), all_threads=False)
+    assert (on_this_cpu[0], opened) == (False, [False, True, True])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

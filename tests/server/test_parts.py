@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrank import InputError, Reranker
-from polyrank.server.batches import BatchClock, Ticket
+from polyrank.engine import Forward
+from polyrank.server.batches import Pace, Ticket
 from polyrank.server.cache import Known, ScoreCache
 from polyrank.server.cutting import cut_text, suffix_length
 from polyrank.server.encoder import pieces
@@ -147,22 +148,21 @@ def test_pieces_are_all_pairs_in_order_and_bounded() -> None:
     assert list(pieces([])) == []
 
 
-def test_batches_are_told_apart_by_their_ends() -> None:
-    batches: list[tuple[int, float]] = []
-    clock = BatchClock(lambda tokens, seconds: batches.append((tokens, seconds)))
-    a, b = Ticket([5, 9, 7]), Ticket([4])
-    time.sleep(0.002)
-    clock.passed(a, 1)
-    clock.passed(b, 1)
-    time.sleep(0.002)
-    clock.passed(a, 2)
-    time.sleep(0.002)
-    clock.settle()
-    assert [tokens for tokens, _ in batches] == [9 + 4, 7 + 5]
-    assert all(seconds >= 0.002 for _, seconds in batches)
-    assert (a.waited, b.waited >= 0) == (0.0, True)
-    assert a.ran > b.ran > 0
-    assert 1 <= clock.seconds(10**9) <= 60
+def test_a_pass_counts_once_and_tells_waiting_from_running() -> None:
+    passes: list[tuple[int, float]] = []
+    pace = Pace(lambda tokens, seconds: passes.append((tokens, seconds)))
+    ticket, start = Ticket(), time.perf_counter()
+    first = Forward(number=0, tokens=90, began=start + 1, ended=start + 2)
+    beside = Forward(number=1, tokens=30, began=start + 1.5, ended=start + 3)
+    for forward in (beside, first):
+        ticket.passed(forward)
+    for forward in (first, beside, first):
+        pace.passed(forward)
+    assert [tokens for tokens, _ in passes] == [90, 30]
+    assert [seconds for _, seconds in passes] == pytest.approx([1.0, 1.5])
+    assert (ticket.waited, ticket.ran) == pytest.approx((1.0, 2.0), abs=0.01)
+    assert pace.seconds(600) == 11  # 111 tokens in 1.9 s, the older a little less
+    assert (pace.seconds(0), pace.seconds(10**9)) == (1, 60)
 
 
 def test_a_log_line_is_json_whatever_is_in_it() -> None:

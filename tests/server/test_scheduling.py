@@ -36,13 +36,13 @@ class Gate:
         self.batches: list[list[int]] = []
         monkeypatch.setattr(backend, "forward", self.forward)
 
-    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
         self.entered.set()
         assert self.open.wait(20)
         if self.error is not None:
             raise self.error
         self.batches.append(batch.lengths.tolist())
-        return self._forward(batch)
+        return self._forward(batch, all_threads=all_threads)
 
     def close(self) -> None:
         self.entered.clear()

@@ -1,5 +1,5 @@
-"""Pairs of many callers, batched together and run by one worker."""
+"""Pairs of many callers, batched together and run by its workers."""
 
-from polyrank.engine.engine import Engine, Health
+from polyrank.engine.engine import Engine, Forward, Health, OnForward
 
-__all__ = ["Engine", "Health"]
+__all__ = ["Engine", "Forward", "Health", "OnForward"]

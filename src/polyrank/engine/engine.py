@@ -1,4 +1,4 @@
-"""One worker thread that joins the scheduler and a backend. Knows no text and no HTTP."""
+"""Worker threads that join the scheduler and a backend. Knows no text and no HTTP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from polyrank.engine.scheduler import Scheduler
 from polyrank.errors import BackendError, EngineStoppedError
 from polyrank.values import Backend, Encoding, pack
 
-__all__ = ["Engine", "Health"]
+__all__ = ["Engine", "Forward", "Health", "OnForward"]
 
 Logits = npt.NDArray[np.float32]
 
@@ -31,13 +32,30 @@ class Health:
     queued_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forward:
+    """A forward pass that is over."""
+
+    number: int
+    """Counts from 0; the requests that shared the pass are told of the same one."""
+    tokens: int
+    """Of all requests in it."""
+    began: float
+    """On the clock of `time.perf_counter`, in seconds."""
+    ended: float
+
+
+OnForward = Callable[[int, Forward], None]
+"""Told how many pairs of a request a forward pass did, and of the pass."""
+
+
 class _Request:
     """What is known of one submit until its last pair is done.
 
     Equal pairs run once: cheaper, and equal to the last bit, so that ties are ties.
     """
 
-    def __init__(self, encodings: Sequence[Encoding], on_progress: Callable[[int], None]) -> None:
+    def __init__(self, encodings: Sequence[Encoding], on_forward: OnForward) -> None:
         first: dict[tuple[bytes, int], int] = {}
         unique = [first.setdefault((e.ids.tobytes(), e.type_split), len(first)) for e in encodings]
         self.unique = np.array(unique, np.intp)
@@ -47,65 +65,84 @@ class _Request:
         """The distinct pairs"""
         self.copies = np.bincount(self.unique)
         """How many pairs each distinct pair stands for"""
-        self.on_progress = on_progress
+        self.on_forward = on_forward
         self.logits = np.full(len(self.encodings), np.nan, np.float32)
         self.left = len(self.encodings)
         self.future: Future[Logits] = Future()
 
 
+_Job = tuple[_Request, int]
+"""A request, and which of its distinct pairs."""
+
+
 class Engine:
-    """Runs the pairs of all callers through one backend. Safe to use from many threads."""
+    """Runs the pairs of all callers through one backend. Safe to use from many threads.
+
+    Where the backend can run several passes side by side, each on a thread of its own, and the
+    queue holds enough for all of them, that is what happens: it is faster than one after another
+    on all threads. A pass that nothing else is there to run beside, and one of a pair longer than
+    the budget, runs alone.
+    """
 
     def __init__(
         self, backend: Backend, *, max_batch_tokens: int, max_queue_tokens: int | None = None
     ) -> None:
         self._backend = backend
+        self._budget = max_batch_tokens
         self._scheduler = Scheduler(
             max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens
         )
         self._requests: dict[int, _Request] = {}
         self._numbers = itertools.count()
+        self._passes = itertools.count()
         self._changed = threading.Condition()
         self._stopping = False
         self._ended = False
-        self._worker: threading.Thread | None = None
+        self._running = 0  # forward passes
+        self._alone = False  # whether a pass runs, or waits to run, that takes all threads
+        self._workers: list[threading.Thread] = []
+        self._working = 0  # workers that have not ended
 
     def start(self) -> Engine:
-        """Start the worker. An engine starts once."""
-        assert self._worker is None, "an engine starts once"
-        self._worker = threading.Thread(target=self._run, name="polyrank-engine", daemon=True)
-        self._worker.start()
+        """Start the workers. An engine starts once."""
+        assert not self._workers, "an engine starts once"
+        self._working = self._backend.parallel
+        for n in range(self._backend.parallel):
+            name = f"polyrank-engine-{n}"
+            self._workers.append(threading.Thread(target=self._work, name=name, daemon=True))
+        for worker in self._workers:
+            worker.start()
         return self
 
     def stop(self) -> None:
-        """Finish the batch that runs, fail what still waits, end the worker. Repeating is fine."""
+        """Finish what runs, fail what still waits, end the workers. Repeating is fine."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        worker = self._worker
-        if worker is not None and worker is not threading.current_thread():
-            worker.join()
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join()
 
     def submit(
         self,
         encodings: Sequence[Encoding],
         *,
-        on_progress: Callable[[int], None] = lambda pairs: None,
+        on_forward: OnForward = lambda pairs, forward: None,
     ) -> Future[Logits]:
         """Queue pairs as one request; the future gives [N] raw logits in input order.
 
-        `on_progress` is called from the worker with the number of pairs just done. Cancelling
-        the future takes its waiting pairs from the queue. Raises QueueFullError (nothing was
-        admitted) and EngineStoppedError.
+        `on_forward` is called by a worker, one call at a time, after each pass that held some of
+        them. Cancelling the future takes its waiting pairs from the queue. Raises QueueFullError
+        (nothing was admitted) and EngineStoppedError.
         """
-        request = _Request(encodings, on_progress)
+        request = _Request(encodings, on_forward)
         if not encodings:
             request.future.set_result(np.empty(0, np.float32))
             return request.future
         with self._changed:
             if self._stopping or not self._alive():
                 raise EngineStoppedError(
-                    "expected a running engine, but it was closed, its worker ended, or this "
+                    "expected a running engine, but it was closed, a worker of it ended, or this "
                     "process was forked after it started; make a new Reranker"
                 )
             number = next(self._numbers)
@@ -121,7 +158,7 @@ class Engine:
             if self._alive():
                 state: Literal["stopped", "running", "failed"] = "running"
             else:
-                state = "stopped" if self._stopping or self._worker is None else "failed"
+                state = "stopped" if self._stopping or not self._workers else "failed"
             return Health(
                 state=state,
                 queued_pairs=self._scheduler.queued_pairs,
@@ -129,37 +166,58 @@ class Engine:
             )
 
     def _alive(self) -> bool:
-        return self._worker is not None and self._worker.is_alive() and not self._ended
+        alive = all(w.is_alive() for w in self._workers)
+        return bool(self._workers) and alive and not self._ended
 
     def _forget(self, number: int) -> None:
         with self._changed:
             self._scheduler.cancel(number)
             self._requests.pop(number, None)
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: self._stopping or self._scheduler.queued_pairs > 0
-                    )
-                    if self._stopping:
-                        return
-                    jobs = self._scheduler.next_batch()
-                    work = [(self._requests[number], index) for number, index in jobs]
-                self._forward(work)
+            while work := self._take():
+                self._forward(*work)
                 del work  # so that no caller's texts are held while the worker waits
         finally:
             with self._changed:
                 self._ended = True  # whoever comes from here on is refused, not forgotten
-                left = list(self._requests.values())
+                self._working -= 1
+                left = list(self._requests.values()) if self._working == 0 else []
+                self._changed.notify_all()
             for request in left:
                 _fail(request, EngineStoppedError("the engine stopped before this was scored"))
 
-    def _forward(self, work: Sequence[tuple[_Request, int]]) -> None:
+    def _take(self) -> tuple[list[_Job], bool] | None:
+        """The next pass's pairs, and whether it runs alone; None at the end."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._stopping
+                    or self._ended
+                    or (self._scheduler.queued_pairs > 0 and not self._alone)
+                )
+            )
+            if self._stopping or self._ended:
+                return None
+            workers = len(self._workers)
+            few = self._scheduler.queued_tokens < workers * self._budget and not self._running
+            jobs = self._scheduler.next_batch()
+            work = [(self._requests[number], index) for number, index in jobs]
+            alone = workers == 1 or few or _tokens(work) > self._budget
+            if alone:
+                self._alone = True
+                self._changed.wait_for(lambda: self._running == 0)
+            self._running += 1
+            return work, alone
+
+    def _forward(self, work: Sequence[_Job], alone: bool) -> None:
         requests = list(dict.fromkeys(request for request, _ in work))
+        began = perf_counter()
         try:
-            logits = self._backend.forward(pack([r.encodings[i] for r, i in work]))
+            logits = self._backend.forward(
+                pack([r.encodings[i] for r, i in work]), all_threads=alone
+            )
             if np.isnan(logits).any():
                 raise BackendError(
                     f"{self._backend.name} gave NaN for {int(np.isnan(logits).sum())} of "
@@ -170,15 +228,29 @@ class Engine:
             for request in requests:
                 _fail(request, error)
             return
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._alone = self._alone and not alone
+                self._changed.notify_all()
+        forward = Forward(
+            number=next(self._passes), tokens=_tokens(work), began=began, ended=perf_counter()
+        )
         done: dict[_Request, list[int]] = {request: [] for request in requests}
-        for (request, index), logit in zip(work, logits, strict=True):
-            request.logits[index] = logit
-            done[request].append(index)
-        for request, indices in done.items():
-            request.left -= len(indices)
-            request.on_progress(int(request.copies[indices].sum()))
+        with self._changed:  # a request's pairs may be in several passes at once
+            for (request, index), logit in zip(work, logits, strict=True):
+                request.logits[index] = logit
+                done[request].append(index)
+            for request, indices in done.items():
+                request.left -= len(indices)
+                request.on_forward(int(request.copies[indices].sum()), forward)
+        for request in requests:
             if request.left == 0:
                 _finish(request)
+
+
+def _tokens(work: Sequence[_Job]) -> int:
+    return sum(len(request.encodings[index]) for request, index in work)
 
 
 def _finish(request: _Request) -> None:

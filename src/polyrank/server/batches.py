@@ -1,90 +1,69 @@
-"""When batches began and ended, from what the engine tells: so many pairs of a request are done.
-
-The engine's one worker calls, after each batch, once for every request in it. A batch begins when
-the one before it ends, or when its first request comes, whichever is later.
-"""
+"""What forward passes tell: how long a request waited and ran, and how fast the engine is."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 
-__all__ = ["BatchClock", "Ticket"]
+from polyrank.engine import Forward
 
-_ONE_BATCH = 0.0005  # seconds: calls that follow each other as fast are of one batch
+__all__ = ["Pace", "Ticket"]
+
+_REMEMBERED = 256  # passes; more than run at once
 
 
 class Ticket:
     """One request's way through the engine."""
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        # The engine takes a request's longest pairs first.
-        self._done = [0, *accumulate(sorted(lengths, reverse=True))]
-        self._pairs = 0
-        self.submitted = perf_counter()
-        self.began: float | None = None
-        """When its first batch began."""
-        self.ended = self.submitted
+    def __init__(self) -> None:
+        self._submitted = perf_counter()
+        self._began = math.inf
+        self._ended = self._submitted
 
     @property
     def waited(self) -> float:
-        """Seconds before its first batch."""
-        return (self.began or self.ended) - self.submitted
+        """Seconds before its first pass."""
+        return max(min(self._began, self._ended) - self._submitted, 0.0)
 
     @property
     def ran(self) -> float:
-        """Seconds from its first batch to its last."""
-        return self.ended - (self.began or self.ended)
+        """Seconds from its first pass to its last."""
+        return max(self._ended - self._began, 0.0)
 
-    def pass_pairs(self, pairs: int) -> int:
-        """Count pairs as done; their tokens."""
-        before = self._pairs
-        self._pairs += pairs
-        return self._done[self._pairs] - self._done[before]
+    def passed(self, forward: Forward) -> None:
+        """A pass with pairs of this request is over."""
+        self._began = min(self._began, forward.began)
+        self._ended = max(self._ended, forward.ended)
 
 
-class BatchClock:
-    """Tells waiting from running, and reports each batch's tokens and seconds."""
+class Pace:
+    """Reports each pass once, whichever requests shared it, and remembers how fast they were."""
 
-    def __init__(self, on_batch: Callable[[int, float], None]) -> None:
-        self._on_batch = on_batch
+    def __init__(self, on_pass: Callable[[int, float], None]) -> None:
+        self._on_pass = on_pass
         self._lock = threading.Lock()
-        self._seen: set[Ticket] = set()
-        self._tokens = 0
-        self._recent = (0.0, 0.0)  # tokens and seconds of recent batches, the older the less
-        self._began = self._last = perf_counter()
+        self._seen: deque[int] = deque(maxlen=_REMEMBERED)
+        self._recent = (0.0, 0.0)  # tokens and seconds of recent passes, the older the less
+        self._last_end = -math.inf
 
-    def passed(self, ticket: Ticket, pairs: int) -> None:
-        """A batch with pairs of this request is done. Called by the engine's worker."""
-        now = perf_counter()
+    def passed(self, forward: Forward) -> None:
+        """A pass is over. Called by the engine's workers, once for each request in it."""
         with self._lock:
-            if ticket in self._seen or now - self._last > _ONE_BATCH:
-                self._close()
-                self._began = max(self._last, ticket.submitted)
-            ticket.began = ticket.began or max(self._began, ticket.submitted)
-            ticket.ended = self._last = now
-            self._tokens += ticket.pass_pairs(pairs)
-            self._seen.add(ticket)
-
-    def settle(self) -> None:
-        """Report a batch that is over, though no other followed it."""
-        with self._lock:
-            if perf_counter() - self._last > _ONE_BATCH:
-                self._close()
+            if forward.number in self._seen:
+                return
+            self._seen.append(forward.number)
+            self._on_pass(forward.tokens, forward.ended - forward.began)
+            # Passes that run side by side share their time.
+            own = forward.ended - max(forward.began, min(self._last_end, forward.ended))
+            self._last_end = max(self._last_end, forward.ended)
+            tokens, seconds = self._recent
+            self._recent = (0.9 * tokens + forward.tokens, 0.9 * seconds + own)
 
     def seconds(self, tokens: int) -> int:
         """About how long so many tokens take, from 1 to 60 s."""
         recent_tokens, recent_seconds = self._recent
-        pace = recent_tokens / recent_seconds if recent_seconds else float("inf")
+        pace = recent_tokens / recent_seconds if recent_seconds else math.inf
         return math.ceil(min(max(tokens / pace, 1), 60))
-
-    def _close(self) -> None:
-        if self._seen:
-            seconds = self._last - self._began
-            self._on_batch(self._tokens, seconds)
-            tokens_before, seconds_before = self._recent
-            self._recent = (0.9 * tokens_before + self._tokens, 0.9 * seconds_before + seconds)
-        self._seen, self._tokens = set(), 0

@@ -15,10 +15,11 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from polyrank.engine import Forward
 from polyrank.errors import BackendError, EngineStoppedError, QueueFullError
 from polyrank.models import find_model, fingerprint
 from polyrank.reranker import Reranker
-from polyrank.server.batches import BatchClock, Ticket
+from polyrank.server.batches import Pace, Ticket
 from polyrank.server.cache import Known, ScoreCache
 from polyrank.server.encoder import Encoder
 from polyrank.server.metrics import Metrics
@@ -53,7 +54,7 @@ class Service:
         self._fingerprint = ""
         self._cache = ScoreCache(0, ())
         self._turnstile = Turnstile()
-        self._clock = BatchClock(self.metrics.batch)
+        self._pace = Pace(self.metrics.batch)
         self.encoder = Encoder(settings.tokenizer_threads)
 
     def load(self) -> None:
@@ -171,7 +172,7 @@ class Service:
             known[i] = Known(np.nan, len(e), e.tokens_given)
         found = [k for k in known if k is not None]
         self._check_lengths(found, reranker.max_length, truncate=truncate, left=left)
-        ticket = Ticket([len(e) for e in encodings])
+        ticket = Ticket()
         if encodings:
             logits = await self._run(reranker, encodings, ticket, priority)
             for i, logit in zip(new, logits, strict=True):
@@ -206,15 +207,17 @@ class Service:
     async def _run(
         self, reranker: Reranker, encodings: Sequence[Encoding], ticket: Ticket, priority: int
     ) -> Sequence[float]:
+        def passed(pairs: int, forward: Forward) -> None:
+            ticket.passed(forward)
+            self._pace.passed(forward)
+
         tokens = sum(len(e) for e in encodings)
         waiting = self._turnstile.waiting_tokens
         if waiting and waiting + tokens > self.settings.max_queue_tokens:
             raise self._overloaded("the queue is full")
         async with self._turnstile.turn(priority, tokens):
             try:
-                future = reranker.submit(
-                    encodings, on_progress=lambda pairs: self._clock.passed(ticket, pairs)
-                )
+                future = reranker.submit(encodings, on_forward=passed)
                 logits = await self._alive(asyncio.wrap_future(future))
             except QueueFullError as error:
                 raise self._overloaded(str(error)) from error
@@ -236,7 +239,7 @@ class Service:
             logits.cancel()
 
     def _overloaded(self, message: str) -> Problem:
-        seconds = self._clock.seconds(self._queued_tokens())
+        seconds = self._pace.seconds(self._queued_tokens())
         return Problem("overloaded", message, retry_after_seconds=seconds)
 
     def _queued_tokens(self) -> int:
@@ -244,7 +247,6 @@ class Service:
         return queued + self._turnstile.waiting_tokens
 
     def _metrics_text(self) -> str:
-        self._clock.settle()
         metrics = self.metrics
         if self._reranker is not None:
             metrics.queue_pairs.set(self._reranker.health().queued_pairs)

@@ -34,6 +34,7 @@ class TorchBackend:
         chosen = choose_dtype(dtype, self._device)
         self._dtype = _DTYPES[chosen]
         self.name = f"torch {self._device.type} {chosen}"
+        self.parallel = 1  # PyTorch's threads are one pool
         self.max_batch_tokens = 2048 if self._device.type == "cpu" else 16384
         if self._device.type == "cpu":
             limit_threads(threads)
@@ -45,8 +46,8 @@ class TorchBackend:
         ).eval()
         self._model = torch.compile(model, dynamic=True) if compile else model
 
-    def forward(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """[S] raw logits of a packed batch."""
+    def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
+        """[S] raw logits of a packed batch, on all threads in any case."""
         ids_T = torch.from_numpy(batch.ids).to(self._device, torch.long)
         types_T = torch.from_numpy(batch.type_ids).to(self._device, torch.long)
         try:
