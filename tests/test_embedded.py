@@ -77,5 +77,5 @@ def test_it_fits_the_wheel() -> None:
     files = [p for p in find_model(None).path.iterdir() if p.is_file()]
     packed = sum(len(zlib.compress(p.read_bytes(), 6)) for p in files)
     assert packed < 59_500_000
-    names = {"config.json", "polyrank.onnx", "polyrank.safetensors", "tokenizer.json", "README.md"}
+    names = {"config.json", "model.onnx", "polyrank.safetensors", "tokenizer.json", "README.md"}
     assert names <= {p.name for p in files}

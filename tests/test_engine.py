@@ -188,7 +188,7 @@ def test_stopping_lets_every_running_pass_finish() -> None:
     backend = Crowd()
     backend.gate.clear()
     engine = Engine(backend, max_batch_tokens=16).start()
-    future = engine.submit(pairs(*range(12)))  # three passes, one for each worker
+    future = engine.submit(pairs(*range(3), length=16))  # a pass for each worker
     while backend.inside < 3:
         time.sleep(0.001)
     stopper = threading.Thread(target=engine.stop)
@@ -197,7 +197,7 @@ def test_stopping_lets_every_running_pass_finish() -> None:
         time.sleep(0.001)
         backend.gate.set()
     stopper.join(10)
-    assert future.result(10).tolist() == list(range(12))
+    assert future.result(10).tolist() == list(range(3))
 
 
 def test_no_pairs_are_answered_at_once() -> None:
@@ -278,6 +278,31 @@ def test_a_nan_is_an_error_not_a_score() -> None:
     engine.stop()
 
 
+@pytest.mark.parametrize("poison", ["error", "nan"])
+def test_a_request_that_breaks_a_shared_pass_fails_alone(poison: str) -> None:
+    class Poisoned(Echo):
+        def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
+            logits = super().forward(batch)
+            if poison == "error" and (logits == 13).any():
+                raise ValueError("an unlucky number")
+            return np.where(logits == 13, np.float32(np.nan), logits)
+
+    backend = Poisoned()
+    engine = Engine(backend, max_batch_tokens=64).start()
+    backend.gate.clear()
+    first = engine.submit(pairs(1))
+    assert backend.entered.wait(10)
+    good, bad, other = (engine.submit(pairs(*v)) for v in ((2, 3), (4, 13), (5,)))
+    backend.gate.set()
+    with pytest.raises(ValueError if poison == "error" else BackendError):
+        bad.result(10)
+    answers = [future.result(10).tolist() for future in (first, good, other)]
+    assert answers == [[1.0], [2.0, 3.0], [5.0]]
+    assert backend.batches[:2] == [4, 20]  # they did share it
+    assert engine.submit(pairs(6)).result(10).tolist() == [6.0]
+    engine.stop()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_worker_fails_all_who_wait_and_health_says_so() -> None:
     backend, engine = running()
@@ -345,3 +370,15 @@ def test_progress_counts_every_pair() -> None:
     assert sum(seen) == 33
     assert len(seen) > 1
     engine.stop()
+
+
+def test_passes_get_smaller_towards_the_end_so_that_workers_end_together() -> None:
+    backend = Crowd()
+    engine = Engine(backend, max_batch_tokens=64).start()
+    engine.submit(pairs(*range(200))).result(10)
+    engine.stop()
+    sizes = [tokens for tokens, _, _ in backend.passes]
+    assert sum(sizes) == 800
+    assert sizes[0] == 64
+    assert all(16 <= size <= 64 for size in sizes[:-1])
+    assert sizes[-3:] < [64, 64, 64]

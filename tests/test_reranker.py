@@ -229,10 +229,10 @@ def test_a_closed_reranker_says_so_and_closing_twice_is_fine(tiny_model: Path) -
         r.rank("w1", ["w2"])
 
 
-def test_a_dropped_reranker_ends_its_worker(tiny_model: Path) -> None:
+def test_a_dropped_reranker_ends_its_workers(tiny_model: Path) -> None:
     before = threading.active_count()
-    r = Reranker(tiny_model)
-    assert threading.active_count() == before + 1
+    r = Reranker(tiny_model, threads=2)
+    assert threading.active_count() == before + 2
     del r
     gc.collect()
     assert threading.active_count() == before

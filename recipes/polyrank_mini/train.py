@@ -23,12 +23,12 @@ from polyrank.training.rerank import train_reranker
 
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
-    ("english.jsonl", 0.33, 8, 112),
-    ("short.jsonl", 0.25, 6, 160),
+    ("english.jsonl", 0.25, 8, 112),
+    ("short.jsonl", 0.20, 6, 160),
     ("qa.jsonl", 0.05, 3, 400),
     ("weak.jsonl", 0.03, 5, 128),
-    ("cross.jsonl", 0.20, 6, 144),
-    ("mixed.jsonl", 0.14, 6, 144),
+    ("cross.jsonl", 0.33, 6, 192),
+    ("mixed.jsonl", 0.14, 6, 160),
 )
 
 

@@ -115,9 +115,11 @@ class Reranker:
         opened = open_backend(folder, choice, threads=threads, compile=compile)
         self.backend_name = opened.name
         """Engine, device and dtype that run: `onnx cpu int8`."""
+        self.max_batch_tokens = max_batch_tokens or opened.max_batch_tokens
+        """Tokens of one forward pass, at most."""
         self._engine = Engine(
             opened,
-            max_batch_tokens=max_batch_tokens or opened.max_batch_tokens,
+            max_batch_tokens=self.max_batch_tokens,
             max_queue_tokens=max_queue_tokens,
         ).start()
         self._finalize = weakref.finalize(self, _shut_down, self._engine, opened)

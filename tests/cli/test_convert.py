@@ -114,7 +114,7 @@ def test_a_packed_model_runs_by_itself(
     ran = polyrank("convert", tiny_model, out, "--onnx", dtype)
     assert (ran.code, ran.out) == (0, "")
     assert f"packed in {dtype}" in ran.err
-    assert {"config.json", "tokenizer.json", "polyrank.onnx"} <= {p.name for p in out.iterdir()}
+    assert {"config.json", "tokenizer.json", "model.onnx"} <= {p.name for p in out.iterdir()}
     with Reranker(out) as packed:
         assert packed.backend_name == f"onnx cpu {dtype}"
         near = 1e-5 if dtype == "fp32" else 0.2

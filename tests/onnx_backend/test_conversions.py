@@ -137,7 +137,7 @@ def test_a_packed_model_needs_no_conversion(model: ModelFolder, root: Path, tmp_
 def test_a_packed_model_of_another_format_is_an_error(model: ModelFolder, tmp_path: Path) -> None:
     folder = tmp_path / "packed"
     shutil.copytree(packed_folder(model, "int8"), folder)
-    (folder / "polyrank.onnx").unlink()
+    (folder / "model.onnx").unlink()
     with pytest.raises(CheckpointError, match="convert the model again"):
         packed_dtype(folder)
 

@@ -22,6 +22,8 @@ __all__ = ["Engine", "Forward", "Health", "OnForward"]
 
 Logits = npt.NDArray[np.float32]
 
+_SMALLEST_PART = 4  # of a pass that runs beside others, of the budget
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
@@ -201,8 +203,11 @@ class Engine:
             if self._stopping or self._ended:
                 return None
             workers = len(self._workers)
-            few = self._scheduler.queued_tokens < workers * self._budget and not self._running
-            jobs = self._scheduler.next_batch()
+            share = self._scheduler.queued_tokens // workers
+            few = share < self._budget and not self._running
+            # Towards the end passes get smaller, so that all workers end at the same time.
+            small = max(share, self._budget // _SMALLEST_PART)
+            jobs = self._scheduler.next_batch(self._budget if few else min(small, self._budget))
             work = [(self._requests[number], index) for number, index in jobs]
             alone = workers == 1 or few or _tokens(work) > self._budget
             if alone:
@@ -212,41 +217,71 @@ class Engine:
             return work, alone
 
     def _forward(self, work: Sequence[_Job], alone: bool) -> None:
-        requests = list(dict.fromkeys(request for request, _ in work))
         began = perf_counter()
         try:
-            logits = self._backend.forward(
-                pack([r.encodings[i] for r, i in work]), all_threads=alone
-            )
-            if np.isnan(logits).any():
-                raise BackendError(
-                    f"{self._backend.name} gave NaN for {int(np.isnan(logits).sum())} of "
-                    f"{len(work)} pairs; the weights are broken, or the dtype is too narrow "
-                    'for them: try dtype="fp32"'
-                )
-        except Exception as error:  # noqa: BLE001  it is handed to everyone who waits for it
-            for request in requests:
-                _fail(request, error)
-            return
+            logits, errors = self._logits(work, alone)
         finally:
             with self._changed:
                 self._running -= 1
                 self._alone = self._alone and not alone
                 self._changed.notify_all()
+        for request, error in errors.items():
+            _fail(request, error)
         forward = Forward(
             number=next(self._passes), tokens=_tokens(work), began=began, ended=perf_counter()
         )
-        done: dict[_Request, list[int]] = {request: [] for request in requests}
+        done: dict[_Request, list[int]] = {}
         with self._changed:  # a request's pairs may be in several passes at once
             for (request, index), logit in zip(work, logits, strict=True):
-                request.logits[index] = logit
-                done[request].append(index)
+                if request not in errors:
+                    request.logits[index] = logit
+                    done.setdefault(request, []).append(index)
             for request, indices in done.items():
                 request.left -= len(indices)
                 request.on_forward(int(request.copies[indices].sum()), forward)
-        for request in requests:
+        for request in done:
             if request.left == 0:
                 _finish(request)
+
+    def _logits(
+        self, work: Sequence[_Job], all_threads: bool
+    ) -> tuple[Logits, dict[_Request, Exception]]:
+        """The work's logits, and the requests that have none for a pair of theirs, with the reason.
+
+        A pass that fails runs again, each request by itself: one that breaks the network breaks
+        no other.
+        """
+        try:
+            logits = self._backend.forward(
+                pack([r.encodings[i] for r, i in work]), all_threads=all_threads
+            )
+        except Exception as error:  # noqa: BLE001  it is handed to everyone who waits for it
+            logits = np.full(len(work), np.nan, np.float32)
+            parts = _by_request(work)
+            if len(parts) == 1:
+                return logits, dict.fromkeys(parts, error)
+            errors: dict[_Request, Exception] = {}
+            for places in parts.values():
+                logits[places], failed = self._logits([work[p] for p in places], all_threads)
+                errors |= failed
+            return logits, errors
+        missing = [job for job, logit in zip(work, logits, strict=True) if np.isnan(logit)]
+        return logits, {
+            request: BackendError(
+                f"{self._backend.name} gave NaN for {len(places)} of "
+                f"{sum(r is request for r, _ in work)} pairs; the weights are broken, or the "
+                'dtype is too narrow for them: try dtype="fp32"'
+            )
+            for request, places in _by_request(missing).items()
+        }
+
+
+def _by_request(work: Sequence[_Job]) -> dict[_Request, list[int]]:
+    """Where in the work each request's pairs are."""
+    places: dict[_Request, list[int]] = {}
+    for place, (request, _) in enumerate(work):
+        places.setdefault(request, []).append(place)
+    return places
 
 
 def _tokens(work: Sequence[_Job]) -> int:

@@ -47,10 +47,13 @@ class Scheduler:
         self.queued_tokens += tokens
         self.queued_pairs += len(lengths)
 
-    def next_batch(self) -> list[Job]:
-        """Take the next batch's pairs from the queue; empty when nothing waits."""
+    def next_batch(self, max_tokens: int | None = None) -> list[Job]:
+        """Take the next batch's pairs from the queue; empty when nothing waits.
+
+        `max_tokens` stands for the budget where less is wanted.
+        """
         batch: list[Job] = []
-        room = self.max_batch_tokens
+        room = max_tokens or self.max_batch_tokens
         for place, request in enumerate(self._turns):
             share = max(room, 0) // (len(self._turns) - place)
             # The first in turn always gets a pair through, however long; so nobody starves.

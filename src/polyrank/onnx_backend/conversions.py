@@ -16,7 +16,7 @@ from pathlib import Path
 from polyrank.checkpoint import load_checkpoint, packed_metadata
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.models import ModelFolder, cache_folder, fingerprint
-from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, Precision
+from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, GRAPH_VERSION, Precision
 
 __all__ = ["Conversion", "cached_conversions", "clear_conversions", "packed_dtype", "packed_folder"]
 
@@ -48,7 +48,7 @@ def packed_folder(model: ModelFolder, precision: Precision) -> Path:
         return model.path
     root = _root()
     digest = fingerprint(model.path)
-    target = root / f"{digest}-{precision}-{FORMAT}"
+    target = root / f"{digest}-{precision}-{FORMAT}.{GRAPH_VERSION}"
     if (target / _ABOUT).exists():
         return target
     from filelock import FileLock

@@ -1,4 +1,4 @@
-"""A graph on disk: `polyrank.onnx`, and its constants beside it in `polyrank.safetensors`.
+"""A graph on disk: `model.onnx`, and its constants beside it in `polyrank.safetensors`.
 
 The runtime maps the constants into memory. A checkpoint is made a graph here, tested against a
 plain computation, and put in place whole or not at all.

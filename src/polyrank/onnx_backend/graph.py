@@ -1,10 +1,11 @@
 """Canonical arrays -> an ONNX graph over packed pairs, fp32 or int8. No tracing, no PyTorch.
 
-The graph reads pairs laid end to end, without padding: linear layers and norms run on `[T, D]`;
-around attention alone the tokens are gathered into `[G, L, D]`, pairs of like length side by side.
-The last layer computes keys and values for all tokens and the rest for each pair's first one.
+The graph reads pairs laid end to end, without padding: linear layers and norms run on `[T, D]`.
+Attention loops over the pairs, each by itself, without padding or mask: on CPUs that is up to twice
+as fast as one padded call with a mask, and a pair's logit cannot depend on its company. The last
+layer computes keys and values for all tokens and the rest for each pair's first one.
 
-T packed tokens, G pairs, L longest pair, D width, F intermediate width, K head width
+T packed tokens, S pairs, L tokens of one pair, D width, F intermediate width, K head width
 
 int8: weights per output channel, activations per token (each row scaled by its own largest
 magnitude), so that a pair's logit does not depend on what else is in the batch. The word table
@@ -20,11 +21,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from polyrank.checkpoint import BLOCK, Array, Checkpoint, quantize_int4, quantize_int8
 from polyrank.config import EncoderConfig
-from polyrank.onnx_backend.layout import INPUTS, PLACES, PROBE, Precision
+from polyrank.onnx_backend.layout import INPUTS, PROBE, Precision
+from polyrank.onnx_backend.parts import Parts
 
 __all__ = ["Graph", "Table", "build_graph"]
 
@@ -57,15 +59,13 @@ def build_graph(
     fp16, or in 4 bits. `exact` names linear layers that stay fp32 in an int8 graph, such as
     `layers.11.mlp_out`. `largest` is that of a weight in int8.
 
-    Inputs, those of them that the family reads: `ids`, `types`, `positions` [T] int64; `pad`
-    [G, L] int64, the token in each padded place; `unpad` [T] int64, each token's place in the
-    flattened [G * L]; `lengths` [G] int32; `masked` [] bool, whether places over a pair's
-    length are hidden; False only where there are none. Output: `logits` [G] fp32.
+    Inputs, those of them that the family reads: `ids`, `types`, `positions` [T] int64; `starts`
+    [S + 1] int64, where each pair begins, and T. Output: `logits` [S] fp32.
     """
     return _Builder(checkpoint, precision, table, exact, largest).build(dict(metadata or {}))
 
 
-class _Builder:
+class _Builder(Parts):
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -74,15 +74,13 @@ class _Builder:
         exact: Collection[str],
         largest: int,
     ) -> None:
+        super().__init__()
         self.config: EncoderConfig = checkpoint.config
         self.arrays: Mapping[str, Array] = checkpoint.arrays
         self.precision = precision
         self.table = table
         self.exact = frozenset(exact)
         self.largest = largest
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-        self.tensors: dict[str, npt.NDArray[Any]] = {}
         self.quantized: dict[str, tuple[str, str]] = {}
 
     def build(self, metadata: dict[str, str]) -> Graph:
@@ -92,13 +90,13 @@ class _Builder:
             x = self.layer(f"layers.{n}", x, rope, last=n == self.config.num_layers - 1)
         logits = self.head(x)
         self.node("Identity", [logits], "logits")
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["G"])]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["S"])]
         if self.precision == "int8":
             outputs.append(self.probe())
         graph = helper.make_graph(
             self.nodes,
             "polyrank",
-            [helper.make_tensor_value_info(*i) for i in self.inputs()],
+            self.inputs(),
             outputs,
             list(self.initializers.values()),
         )
@@ -111,12 +109,12 @@ class _Builder:
         helper.set_model_props(model, {**metadata, "polyrank.dtype": self.precision})
         return Graph(model=model, tensors=self.tensors)
 
-    def inputs(self) -> list[tuple[str, int, list[str]]]:
-        used = {name for node in self.nodes for name in node.input} | {"lengths"}
-        shapes = {"pad": ["G", "L"], "lengths": ["G"], "masked": list[str]()}
-        kinds = {"lengths": TensorProto.INT32, "masked": TensorProto.BOOL}
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        used = {name for node in self.nodes for name in node.input}
         return [
-            (name, kinds.get(name, TensorProto.INT64), shapes.get(name, ["T"]))
+            helper.make_tensor_value_info(
+                name, TensorProto.INT64, ["ends" if name == "starts" else "T"]
+            )
             for name in INPUTS
             if name in used
         ]
@@ -147,14 +145,18 @@ class _Builder:
         k = self.linear(f"{name}.k", x, w[D : 2 * D], None if b is None else b[D : 2 * D])
         v = self.linear(f"{name}.v", x, w[2 * D :], None if b is None else b[2 * D :])
         if last:
-            zero = self.constant("zero", np.array(0, np.int64))
-            x = self.node("Gather", [x, self.node("Gather", ["pad", zero], axis=1)], axis=0)
+            x = self.node("Gather", [x, self.firsts()], axis=0)
         q = self.linear(f"{name}.q", x, w[:D], None if b is None else b[:D])
         a = self.attend(q, k, v, bias, rope, first_only=last)
         a = self.linear(f"{name}.attn_out", a, self.values(f"{name}.attn_out.weight"))
         x = self.skip_norm(x, a, f"{name}.attn_norm", self.weight(f"{name}.attn_out.bias"))
         h = self.mlp(name, x)
         return self.skip_norm(x, h, f"{name}.mlp_norm", self.weight(f"{name}.mlp_out.bias"))
+
+    def firsts(self) -> str:
+        """[S] where each pair begins."""
+        zero, one = self.integers(0), self.integers(1)
+        return self.node("Slice", ["starts", zero, self.integers(-1), zero, one])
 
     def attend(
         self,
@@ -166,40 +168,72 @@ class _Builder:
         *,
         first_only: bool,
     ) -> str:
-        """Attention of [T, D] each; `bias` of all three, where no rotation comes before it."""
-        k, v = (self.node("Gather", [t, "pad"], axis=0) for t in (k, v))
-        if first_only:
-            one = self.constant("one", np.array([1], np.int64))
-            q = self.node("Unsqueeze", [q, one])
-        else:
-            q = self.node("Gather", [q, "pad"], axis=0)
-        if rope is not None:
-            k = self.rotate(k, rope)
-            # A pair's first token is at position 0, where RoPE turns nothing.
-            q = q if first_only else self.rotate(q, rope)
-        out = self.node(
-            "If",
-            ["masked"],
-            then_branch=self.attention("masked", [q, k, v, bias, "lengths"]),
-            else_branch=self.attention("whole", [q, k, v, bias]),
-        )
-        shape = self.constant("flat", np.array([-1, self.config.hidden_size], np.int64))
-        out = self.node("Reshape", [out, shape])
-        return out if first_only else self.node("Gather", [out, "unpad"], axis=0)
+        """Attention within each pair of [T, D] keys and values; with `first_only` of [S, D]
+        queries. `bias` of all three, where no rotation comes before it."""
+        body = self.pair_attention(q, k, v, bias, rope, first_only=first_only)
+        pairs = self.node("Squeeze", [self.node("Shape", [self.firsts()]), self.integers(0)])
+        empty = self.node("SequenceEmpty", [], dtype=TensorProto.FLOAT)
+        outputs = self.node("Loop", [pairs, "", empty], body=body)
+        return self.node("ConcatFromSequence", [outputs], axis=0)
 
-    def attention(self, name: str, inputs: list[str]) -> onnx.GraphProto:
-        """A branch. Without a mask the kernel never holds the [L, L] scores of a long pair."""
-        out = f"{inputs[0]}.{name}"
-        node = helper.make_node(
+    def pair_attention(
+        self,
+        q: str,
+        k: str,
+        v: str,
+        bias: str,
+        rope: tuple[str, str] | None,
+        *,
+        first_only: bool,
+    ) -> onnx.GraphProto:
+        """The loop's body: one pair's attention, put behind those of the pairs before it."""
+        zero, one = self.integers(0), self.integers(1)
+        outer, self.nodes = self.nodes, []
+        at = f"{q}.pair"
+        here = self.node("Unsqueeze", [at, zero], f"{at}.here")
+        after = self.node("Add", [here, one], f"{at}.after")
+        start = self.node("Gather", ["starts", here], f"{at}.start", axis=0)
+        end = self.node("Gather", ["starts", after], f"{at}.end", axis=0)
+
+        def rows(x: str, name: str, first: str, behind: str, *, turn: bool) -> str:
+            own = self.node("Slice", [x, first, behind, zero], f"{at}.{name}.rows")
+            own = self.node("Unsqueeze", [own, zero], f"{at}.{name}")
+            return self.rotate(own, rope) if turn and rope else own
+
+        # A pair's first token is at position 0, where RoPE turns nothing.
+        inputs = [
+            rows(q, "q", here, after, turn=False)
+            if first_only
+            else rows(q, "q", start, end, turn=True),
+            rows(k, "k", start, end, turn=True),
+            rows(v, "v", start, end, turn=False),
+            *([bias] if bias else []),
+        ]
+        out = self.node(
             "MultiHeadAttention",
             inputs,
-            [out],
+            f"{at}.out",
             domain=_MICROSOFT,
             num_heads=self.config.num_heads,
         )
-        shape = ["G", "L", self.config.hidden_size]
+        out = self.node("Squeeze", [out, zero], f"{at}.flat")
+        self.node("SequenceInsert", [f"{at}.before", out], f"{at}.done")
+        self.node("Identity", [f"{at}.going"], f"{at}.go")
+        nodes, self.nodes = self.nodes, outer
+        D = self.config.hidden_size
+        value, sequence = helper.make_tensor_value_info, helper.make_tensor_sequence_value_info
         return helper.make_graph(
-            [node], name, [], [helper.make_tensor_value_info(out, TensorProto.FLOAT, shape)]
+            nodes,
+            at,
+            [
+                value(at, TensorProto.INT64, []),
+                value(f"{at}.going", TensorProto.BOOL, []),
+                sequence(f"{at}.before", TensorProto.FLOAT, ["L", D]),
+            ],
+            [
+                value(f"{at}.go", TensorProto.BOOL, []),
+                sequence(f"{at}.done", TensorProto.FLOAT, ["L", D]),
+            ],
         )
 
     def mlp(self, name: str, x: str) -> str:
@@ -226,24 +260,23 @@ class _Builder:
     def head(self, cls: str) -> str:
         pooled = self.float_linear("head.dense", cls)
         logit = self.float_linear("head.out", self.node("Tanh", [pooled]))
-        one = self.constant("one", np.array([1], np.int64))
-        return self.node("Squeeze", [logit, one])
+        return self.node("Squeeze", [logit, self.integers(1)])
 
     # ------------------------------------------------------------ its parts
 
     def rope_caches(self) -> tuple[str, str] | None:
         if self.config.rope_theta is None:
             return None
-        rows = -(-self.config.max_positions // PLACES) * PLACES  # padded places are rotated too
-        angles = np.outer(np.arange(rows), self.config.inv_freq())
+        angles = np.outer(np.arange(self.config.max_positions), self.config.inv_freq())
         cos = self.stored("rope.cos", np.cos(angles).astype(np.float32))
         return cos, self.stored("rope.sin", np.sin(angles).astype(np.float32))
 
     def rotate(self, x: str, rope: tuple[str, str]) -> str:
-        """RoPE on [G, L, D]; positions count from 0 in every row, padded places included."""
+        """RoPE on a pair's [1, L, D]; positions count from 0."""
         return self.node(
             "RotaryEmbedding",
-            [x, self.constant("start", np.array([0], np.int64)), *rope],
+            [x, self.integers(0), *rope],
+            f"{x}.turned",
             domain=_MICROSOFT,
             num_heads=self.config.num_heads,
             interleaved=0,
@@ -294,7 +327,7 @@ class _Builder:
     def quantize_rows(self, x: str) -> tuple[str, str]:
         """[T, D] -> uint8 around 128, and [T, 1] what one step of each row is worth."""
         if x not in self.quantized:
-            last = self.constant("last", np.array([-1], np.int64))
+            last = self.integers(-1)
             most = self.node("ReduceMax", [x, last], keepdims=1)
             least = self.node("Neg", [self.node("ReduceMin", [x, last], keepdims=1)])
             tiny = self.constant("tiny", np.float32(1e-30))
@@ -330,13 +363,12 @@ class _Builder:
             ("BitShift", np.uint8(4), {"direction": "RIGHT"}),
         ):
             half = self.node(op, [packed, self.constant(f"{op}.by", by)], **options)
-            shape = self.constant("half blocks", np.array([-1, blocks, BLOCK // 2], np.int64))
-            halves.append(self.node("Reshape", [half, shape]))
+            halves.append(self.node("Reshape", [half, self.integers(-1, blocks, BLOCK // 2)]))
         values = self.cast(self.node("Concat", halves, axis=2))
         values = self.node("Sub", [values, self.constant("eight", np.float32(8))])
-        last = self.constant("last", np.array([-1], np.int64))
-        values = self.node("Mul", [values, self.node("Unsqueeze", [self.cast(scale), last])])
-        return self.node("Reshape", [values, self.constant("flat", np.array([-1, D], np.int64))])
+        scale = self.node("Unsqueeze", [self.cast(scale), self.integers(-1)])
+        values = self.node("Mul", [values, scale])
+        return self.node("Reshape", [values, self.integers(-1, D)])
 
     def cast(self, x: str) -> str:
         return self.node("Cast", [x], to=TensorProto.FLOAT)
@@ -353,41 +385,8 @@ class _Builder:
         self.node("MatMulInteger", [q, w], name)
         return helper.make_tensor_value_info(name, TensorProto.INT32, [1, 1])
 
-    # ------------------------------------------------------------ nodes and constants
-
-    def node(
-        self,
-        op: str,
-        inputs: list[str],
-        output: str | None = None,
-        *,
-        domain: str = "",
-        **attr: Any,
-    ) -> str:
-        output = output or f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attr))
-        return output
-
     def values(self, name: str) -> npt.NDArray[np.float32]:
         return self.arrays[name].float32()
 
     def weight(self, name: str) -> str:
         return self.stored(name, self.values(name))
-
-    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        """A value of the graph's own, which lies in it."""
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
-
-    def stored(self, name: str, value: npt.NDArray[Any]) -> str:
-        """A weight, which lies in the file beside the graph."""
-        if name not in self.initializers:
-            self.initializers[name] = TensorProto(
-                name=name,
-                data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
-                dims=value.shape,
-                data_location=TensorProto.EXTERNAL,
-            )
-            self.tensors[name] = value
-        return name

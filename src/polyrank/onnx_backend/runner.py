@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from polyrank.batching import groups_of_like_length
 from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, CheckpointError
-from polyrank.onnx_backend.layout import GRAPH_FILE, PLACES, PROBE
-from polyrank.values import Batch
+from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
+from polyrank.values import Batch, Encoding, pack
 
 __all__ = ["OnnxBackend"]
 
-# Pairs up to this length may share a run of the graph, padded around attention alone, which is a
-# small part of their cost. Longer ones run alone, without a mask, and so without [L, L] scores.
-_MAX_MASKED_LENGTH = 512
-_MAX_WASTE = 0.4
 # A run's states fit the cache, at widths 384 and 768; 2,048 tokens are 8 to 20 % slower.
 _BATCH_TOKENS = 768
-_SHORTEST = (np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([2]), np.array([0]))
+_SHORTEST = pack([Encoding(ids=np.zeros(2, np.int32), type_split=2, tokens_given=2)])
 _FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]  # slower than what they replace
 
 
@@ -38,7 +32,7 @@ class OnnxBackend:
     """
 
     def __init__(self, folder: Path, *, threads: int | None = None, safe: bool = False) -> None:
-        """Open `polyrank.onnx` in `folder`.
+        """Open `model.onnx` in `folder`.
 
         `safe` sums int8 products without the 16-bit intermediate that CPUs without VNNI clip: the
         same logits from a slower kernel. It comes on by itself where the graph finds such a CPU.
@@ -58,18 +52,22 @@ class OnnxBackend:
             self._session = self._open(self.threads)
         self._single = self._session if self.threads == 1 else None
         self._opening = threading.Lock()
-        self._run(self._session, *_SHORTEST)  # so that no caller's pair warms it up
+        self.forward(_SHORTEST)  # so that no caller's pair warms it up
 
     def forward(self, batch: Batch, *, all_threads: bool = True) -> npt.NDArray[np.float32]:
         """[S] raw logits of a packed batch."""
         session = self._session if all_threads else self._single_threaded()
-        lengths, starts = batch.lengths, batch.cu_lengths[:-1]
-        logits = np.empty(len(lengths), np.float32)
-        for pairs in self._groups(lengths):
-            logits[pairs] = self._run(
-                session, batch.ids, batch.type_ids, lengths[pairs], starts[pairs]
-            )
-        return logits
+        tokens = len(batch.ids)
+        options = self._shrink if tokens > self.max_batch_tokens else None
+        try:
+            (logits,) = session.run(["logits"], self._feeds(batch), options)
+        except ort_errors.RuntimeException as error:
+            raise BackendError(
+                f"{self.name} failed on {tokens} tokens in {len(batch.lengths)} pairs (longest "
+                f"{batch.lengths.max()}); if memory ran out, lower max_batch_tokens or "
+                f"max_length: {error}"
+            ) from error
+        return np.asarray(logits)
 
     def close(self) -> None:
         """Drop the sessions; their memory goes back with them."""
@@ -93,59 +91,16 @@ class OnnxBackend:
 
     def _clips(self) -> bool:
         output, exact = PROBE
-        (found,) = self._session.run([output], self._feeds(*_SHORTEST))
+        (found,) = self._session.run([output], self._feeds(_SHORTEST))
         return int(found[0, 0]) != exact
 
-    @staticmethod
-    def _groups(lengths: npt.NDArray[np.int32]) -> list[list[int]]:
-        long = [[int(i)] for i in np.flatnonzero(lengths > _MAX_MASKED_LENGTH)]
-        short = np.flatnonzero(lengths <= _MAX_MASKED_LENGTH)
-        groups = groups_of_like_length(lengths[short].tolist(), _MAX_WASTE)
-        return long + [short[g].tolist() for g in groups]
-
-    def _run(
-        self,
-        session: ort.InferenceSession,
-        ids: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32],
-        lengths: npt.NDArray[Any],
-        starts: npt.NDArray[Any],
-    ) -> npt.NDArray[np.float32]:
-        """[G] logits of the pairs that begin at `starts`."""
-        feeds = self._feeds(ids, types, lengths, starts)
-        tokens = int(lengths.sum())
-        options = self._shrink if tokens > self.max_batch_tokens else None
-        try:
-            (logits,) = session.run(["logits"], feeds, options)
-        except ort_errors.RuntimeException as error:
-            raise BackendError(
-                f"{self.name} failed on {tokens} tokens in {len(lengths)} pairs (longest "
-                f"{lengths.max()}); if memory ran out, lower max_batch_tokens or max_length: "
-                f"{error}"
-            ) from error
-        return np.asarray(logits)
-
-    def _feeds(
-        self,
-        ids: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32],
-        lengths: npt.NDArray[Any],
-        starts: npt.NDArray[Any],
-    ) -> dict[str, npt.NDArray[Any]]:
-        masked = bool(lengths[0] <= _MAX_MASKED_LENGTH)
-        longest = int(lengths.max())
-        places = np.arange(-(-longest // PLACES) * PLACES if masked else longest)
-        inside = places < lengths[:, None]
-        chosen = (starts[:, None] + places)[inside]
-        firsts = np.cumsum(lengths) - lengths
+    def _feeds(self, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
+        starts = batch.cu_lengths.astype(np.int64)
         feeds = {
-            "ids": ids[chosen].astype(np.int64),
-            "types": types[chosen].astype(np.int64),
-            "positions": np.broadcast_to(places, inside.shape)[inside],
-            "pad": firsts[:, None] + np.where(inside, places, 0),
-            "unpad": np.flatnonzero(inside),
-            "lengths": lengths.astype(np.int32),
-            "masked": np.array(masked),
+            "ids": batch.ids.astype(np.int64),
+            "types": batch.type_ids.astype(np.int64),
+            "positions": np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts)),
+            "starts": starts,
         }
         return {name: feeds[name] for name in self._inputs}
 
