@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from polyrank import Reranker
 from polyrank.server import ServerSettings
 from polyrank.server.app import build_app
 from polyrank.server.service import Service
+from server.process import Server
 
 QUERY = "w10 w11 w12"
 DOCUMENTS = ["w20 w21", "w10 w12 w30 w31", "w40", "w11 w10 w12"]
@@ -88,3 +90,17 @@ def scores(reranker: Reranker) -> list[float]:
 
 def best_first(values: list[float]) -> list[int]:
     return sorted(range(len(values)), key=lambda i: -values[i])
+
+
+@pytest.fixture
+def started(tiny_model: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers, each a process."""
+    servers: list[Server] = []
+
+    def start(*flags: str, **options: Any) -> Server:
+        servers.append(Server(tiny_model, *flags, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()

@@ -122,6 +122,7 @@ def test_the_common_form_suits_every_client_of_v1(client: Client, scores: list[f
         '{"id":"ID","object":"list","model":"tiny","created":0,'
         '"usage":{"total_tokens":0,"prompt_tokens":0},'
         '"results":[{"index":0,"relevance_score":0,"document":{"text":"w11 w10 w12"}}],'
+        '"data":[{"index":0,"relevance_score":0}],'
         '"meta":{"api_version":{"version":"1"},"billed_units":{"search_units":0}}}'
     ).replace("w11 w10 w12", DOCUMENTS[best_first(scores)[0]])
     for all_of_them in (None, 0, 9):
@@ -149,6 +150,14 @@ def test_voyage_is_known_by_its_top_k(client: Client, scores: list[float]) -> No
     assert [row["document"] for row in rows] == [DOCUMENTS[i] for i in best_first(scores)]
     del everything["top_k"]
     assert client.post("/voyage/v1/rerank", everything).json()["data"] == rows
+
+
+def test_a_client_of_voyage_that_leaves_top_k_out_finds_its_data(client: Client) -> None:
+    body = {"model": "rerank-2", "query": QUERY, "documents": DOCUMENTS}
+    exact = client.post("/voyage/v1/rerank", body).json()
+    common = client.post("/v1/rerank", body).json()
+    assert common["data"] == exact["data"]
+    assert common["usage"]["total_tokens"] == exact["usage"]["total_tokens"]
 
 
 def test_dashscope(client: Client, scores: list[float]) -> None:

@@ -9,100 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server.process import SLOW, Server
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
-
-SLOW = {  # a second or more, even for this network
-    "model": "m",
-    "query": "w10 w11",
-    "documents": [f"w{20 + n % 400} w{20 + n // 400} " * 60 for n in range(800)],
-}
-
-
-class Server:
-    """A process that serves, and what it said."""
-
-    def __init__(self, model: Path, *flags: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "polyrank", "serve", "-m", str(model), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--threads", "1", *flags],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        address = re.search(r"http://([\d.]+):(\d+)", self.said)
-        assert address is not None, (self.said, self.log)
-        self.address = (address[1], int(address[2]))
-        self.url = address[0]
-        self.http = httpx.Client(base_url=self.url, timeout=60)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.log += self.process.stderr
-
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^{name} (\S+)$", self.http.get("/metrics").text, re.MULTILINE)
-        assert found is not None, name
-        return float(found[1])
-
-    def eventually(self, true: Callable[[], bool]) -> None:
-        until = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < until, self.log
-            time.sleep(0.01)
-
-    def start(self, answers: list[httpx.Response]) -> threading.Thread:
-        """Send SLOW from another thread, and return once it is under way."""
-
-        def send() -> None:
-            answers.append(httpx.post(f"{self.url}/v2/rerank", json=SLOW, timeout=60))
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        self.eventually(lambda: self.metric("polyrank_requests_under_way") == 1)
-        return thread
-
-    def wait(self) -> int:
-        """The exit code; `log` is complete then."""
-        code = self.process.wait(60)
-        self._reader.join(60)
-        return code
-
-    def end(self) -> None:
-        self.http.close()
-        self.process.kill()
-        self.wait()
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.process.stdout.close()
-        self.process.stderr.close()
-
-
-@pytest.fixture
-def started(tiny_model: Path) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(*flags: str, **environment: str) -> Server:
-        servers.append(Server(tiny_model, *flags, **environment))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.end()
 
 
 def raw(server: Server, data: bytes) -> bytes:

@@ -20,6 +20,7 @@ __all__ = ["OnnxBackend"]
 # A run's states fit the cache, at widths 384 and 768; 2,048 tokens are 8 to 20 % slower.
 _BATCH_TOKENS = 768
 _SHORTEST = pack([Encoding(ids=np.zeros(2, np.int32), type_split=2, tokens_given=2)])
+ort.disable_telemetry_events()  # Microsoft's builds would tell it of use
 _FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]  # slower than what they replace
 
 

@@ -30,6 +30,7 @@ from polyrank.server.wire import (
     parse_json,
     read_body,
     request_id,
+    score_headers,
     send_reply,
 )
 
@@ -179,7 +180,7 @@ class Door:
     def _headers(self, call: _Call, problem: Problem | None) -> dict[str, str]:
         headers = {"x-request-id": call.request_id}
         if problem is None:
-            return headers
+            return headers | (score_headers(call.scored) if call.scored else {})
         if problem.retry_after_seconds is not None:
             headers["retry-after"] = str(problem.retry_after_seconds)
         if problem.kind in ("no_key", "bad_key"):
@@ -195,9 +196,9 @@ class Door:
         seconds = perf_counter() - call.started
         if scope["method"] == "POST":  # probes would only blur the numbers
             self._service.metrics.answered(call.dialect.name, self._path, status, kind, seconds)
-        scored, row = call.scored, {}
+        scored, done = call.scored, {}
         if scored is not None:
-            row = {
+            done = {
                 "pairs": len(scored.logits),
                 "tokens": scored.total_tokens,
                 "truncated": scored.truncated,
@@ -206,21 +207,21 @@ class Door:
                 "queue_seconds": round(scored.times.queue, 6),
                 "forward_seconds": round(scored.times.forward, 6),
             }
-        _log.log(
-            logging.INFO if scope["method"] == "POST" else logging.DEBUG,
-            "request",
-            extra={
-                "request_id": call.request_id,
-                "client": (scope.get("client") or ("",))[0],
-                "method": scope["method"][:20],
-                "path": self._path,
-                "dialect": call.dialect.name,
-                "status": status,
-                "problem": kind,
-                "seconds": round(seconds, 6),
-                **row,
-            },
-        )
+        row = {
+            "request_id": call.request_id,
+            "client": (scope.get("client") or ("",))[0],
+            "method": scope["method"][:20],
+            "path": self._path,
+            "dialect": call.dialect.name,
+            "status": status,
+            "problem": kind,
+            "seconds": round(seconds, 6),
+            **done,
+        }
+        _log.log(logging.INFO if scope["method"] == "POST" else logging.DEBUG, "request", extra=row)
+        if self._service.traces is not None and scope["method"] == "POST":
+            times = scored.times if scored is not None else None
+            self._service.traces.answered(call.headers, row, began=call.started, times=times)
 
 
 def _is_json(headers: Headers) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from typing import Any
 
@@ -30,13 +31,20 @@ class JsonLines(logging.Formatter):
 
 
 def start_logging(level: str) -> None:
-    """Send the lines of this server, and of uvicorn, to stderr."""
+    """Send the lines of all parts of a server, and of threads that die, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("polyrank", "uvicorn"):
+    for name in ("polyrank", "uvicorn", "asyncio", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
+    threading.excepthook = _tell_of_thread
     if level == "info":  # what uvicorn says of its own start and end, we say ourselves
         logging.getLogger("uvicorn").setLevel("WARNING")
+
+
+def _tell_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        why = (args.exc_type, args.exc_value, args.exc_traceback)
+        logging.getLogger(__name__).error("a thread ended", exc_info=why)

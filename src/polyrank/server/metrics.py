@@ -58,12 +58,16 @@ class Metrics:
         self.queue_pairs = Gauge("polyrank_queue_pairs", "Pairs that wait.", **own)
         self.ready = Gauge("polyrank_ready", "1 while requests are answered.", **own)
         self.cache_pairs = Gauge("polyrank_cache_pairs", "Scores kept in memory.", **own)
+        self._max_batch_tokens = Gauge(
+            "polyrank_max_batch_tokens", "Most tokens of a forward pass.", **own
+        )
         self._model = Info("polyrank_model", "What is served.", **own)
         self.registry.register(_TeiNames(self))
 
-    def model(self, **facts: str) -> None:
+    def model(self, *, max_batch_tokens: int, **facts: str) -> None:
         """Say what is served."""
         self._model.info(facts)
+        self._max_batch_tokens.set(max_batch_tokens)
 
     def answered(self, dialect: str, path: str, status: int, kind: str | None, s: float) -> None:
         """Count a request that is over; `kind`: why it got no scores."""

@@ -1,8 +1,7 @@
-"""The server as a process: its socket, uvicorn, slow clients, signals, and the end."""
+"""The server as a process: its socket, uvicorn, signals, and the end."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import socket
@@ -10,38 +9,67 @@ import sys
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from polyrank.errors import InputError
+from polyrank.errors import InputError, PolyrankError
 from polyrank.server.app import build_app
+from polyrank.server.connections import PatientListener, PatientProtocol
 from polyrank.server.logs import start_logging
+from polyrank.server.page import page_routes
 from polyrank.server.service import Service
 from polyrank.server.settings import ServerSettings
+from polyrank.server.workers import Place, supervise
 
 __all__ = ["serve"]
 
+_METRICS_TICKS = 10  # of a tenth of a second
 _log = logging.getLogger(__name__)
 
 
 def serve(settings: ServerSettings, *, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C; `say` gets a line once requests are answered.
 
-    Raises what loading the model raised, InputError where nothing can listen at the address, and
-    KeyboardInterrupt after Ctrl-C.
+    Raises what loading the model raised, InputError where nothing can listen at the address,
+    EngineStoppedError where no worker can start, and KeyboardInterrupt after Ctrl-C.
     """
     listener = _listen(settings)
     start_logging(settings.log_level)
-    service = Service(settings)
     host, port = listener.getsockname()[:2]
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if not (settings.api_key or settings.api_key_file) and host not in ("127.0.0.1", "::1"):
         _log.warning("no API key is set: whoever reaches this address is served")
-    protocol = type("Protocol", (_PatientProtocol,), {"seconds": settings.receive_timeout_seconds})
-    config = uvicorn.Config(
-        build_app(service),
+    if settings.workers > 1:
+        supervise(settings, listener, _work, say=lambda what: say(f"{what} at {where}"))
+        return
+    service = Service(settings)
+    server = _Server(service, lambda: say(f"{_what(service)} at {where}"))
+    server.run(sockets=[PatientListener(fileno=listener.detach())])
+    if service.failure is not None:
+        raise service.failure
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+def _work(settings: ServerSettings, listener: socket.socket, place: Place) -> None:
+    """Be one of several workers: load the model, then serve until told to end."""
+    start_logging(settings.log_level)
+    try:
+        service = Service(settings)
+        service.with_others = place.metrics.text
+        service.load()
+    except (PolyrankError, OSError) as error:
+        place.failed(str(error))
+        sys.exit(1)
+    server = _Server(service, lambda: place.ready(_what(service)), place)
+    server.run(sockets=[PatientListener(fileno=listener.detach())])
+
+
+def _config(service: Service) -> uvicorn.Config:
+    settings = service.settings
+    protocol = type("Protocol", (PatientProtocol,), {"seconds": settings.receive_timeout_seconds})
+    return uvicorn.Config(
+        build_app(service, routes=page_routes() if settings.page else ()),
         http=protocol,
         ws="none",
         loop="asyncio",
@@ -53,12 +81,6 @@ def serve(settings: ServerSettings, *, say: Callable[[str], None]) -> None:
         timeout_keep_alive=max(1, round(settings.idle_timeout_seconds)),
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config, service, lambda: say(f"{_what(service)} at {where}"))
-    server.run(sockets=[listener])
-    if service.failure is not None:
-        raise service.failure
-    if server.interrupted:
-        raise KeyboardInterrupt
 
 
 def _what(service: Service) -> str:
@@ -88,63 +110,53 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-class _PatientProtocol(H11Protocol):
-    """HTTP whose patience has an end: uvicorn's has none for headers, nor for unread answers."""
-
-    seconds = 20.0
-    _headers_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._headers_due = self.loop.call_later(self.seconds, self.timeout_keep_alive_handler)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # headers have begun to come
-            if self._headers_due is None:
-                self._headers_due = self.loop.call_later(
-                    self.seconds, self.timeout_keep_alive_handler
-                )
-        else:
-            self._forget_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_headers()
-        super().connection_lost(exc)
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        # Closing waits for what is written to be read; not for ever.
-        self.loop.call_later(self.seconds, self.transport.abort)
-
-    def _forget_headers(self) -> None:
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
-
-
 class _Server(uvicorn.Server):
     """Uvicorn that goes on listening while it drains, so that new requests hear 503."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self, service: Service, ready: Callable[[], None], place: Place | None = None
+    ) -> None:
+        super().__init__(_config(service))
         self.interrupted = False
         self._service = service
+        self._place = place
         self._ready: Callable[[], None] | None = ready
         self._draining_since = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._place is not None:  # one of several: the parent decides when it is enough
+            if sig != signal.SIGINT:
+                self._drain()
+            return
         self.interrupted = self.interrupted or sig == signal.SIGINT
         if self._service.draining or self._service.state == "loading":
             self.should_exit = self.force_exit = True
-            return
-        self._service.draining = True
-        self._draining_since = monotonic()
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        if not self._service.draining:
+            self._service.draining = True
+            self._draining_since = monotonic()
+
+    def _obey(self, place: Place) -> None:
+        """Follow the parent's orders. An engine that died is for it to replace."""
+        order = place.order()
+        if order is not None:
+            self._drain()
+        if order == "end":
+            self.should_exit = self.force_exit = True
+        elif self._service.state == "dead":
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         service, settings = self._service, self._service.settings
         if service.failure is not None:
             return True
+        if self._place is not None:
+            self._obey(self._place)
+            if counter % _METRICS_TICKS == 0:
+                self._place.metrics.write(service.metrics_text())
         if self._ready is not None and service.state == "ready":
             self._ready()
             self._ready = None

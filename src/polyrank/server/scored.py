@@ -22,6 +22,8 @@ class Times:
     """Where a request's seconds went. Waiting and forward passes are told apart as far as the
     ends of batches allow."""
 
+    began: float = 0.0
+    """When tokenising began, on the clock of `time.perf_counter`; the parts follow each other."""
     tokenize: float = 0.0
     queue: float = 0.0
     forward: float = 0.0
@@ -35,8 +37,8 @@ class Scored:
     """[N]"""
     tokens: npt.NDArray[np.int64]
     """[N] tokens that the network read of each pair"""
-    truncated: int
-    """How many pairs were cut."""
+    cut: tuple[int, ...]
+    """Which pairs were over the limit, and cut."""
     cached: int
     """How many pairs were not run, because their score was known."""
     characters: int
@@ -46,6 +48,11 @@ class Scored:
     def scores(self) -> npt.NDArray[np.float64]:
         """[N] in [0, 1]."""
         return sigmoid(self.logits)
+
+    @property
+    def truncated(self) -> int:
+        """How many pairs were cut."""
+        return len(self.cut)
 
     @property
     def total_tokens(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from time import perf_counter
@@ -26,6 +26,7 @@ from polyrank.server.metrics import Metrics
 from polyrank.server.problems import Problem
 from polyrank.server.scored import About, Scored, State, Times
 from polyrank.server.settings import ServerSettings
+from polyrank.server.traces import open_traces
 from polyrank.server.turnstile import Turnstile
 from polyrank.values import Encoding
 
@@ -49,6 +50,8 @@ class Service:
         """Requests that were admitted and are not answered yet."""
         self.failure: Exception | None = None
         """Why the model could not be loaded."""
+        self.with_others: Callable[[str], str] = lambda text: text
+        """From the metrics of this process to those of all that share its port."""
         self.started = int(time.time())
         self._reranker: Reranker | None = None
         self._fingerprint = ""
@@ -56,6 +59,8 @@ class Service:
         self._turnstile = Turnstile()
         self._pace = Pace(self.metrics.batch)
         self.encoder = Encoder(settings.tokenizer_threads)
+        self.traces = open_traces(settings.otlp_endpoint)
+        """Where spans go; None: nowhere."""
 
     def load(self) -> None:
         """Load the model, and run it once, so that the first request finds it warm."""
@@ -85,13 +90,18 @@ class Service:
                     self.settings.max_query_tokens)  # fmt: skip
         self._cache = ScoreCache(self.settings.cache_pairs, identity)
         self.metrics.model(
-            name=reranker.name, fingerprint=fingerprint, backend=reranker.backend_name
+            max_batch_tokens=reranker.max_batch_tokens,
+            name=reranker.name,
+            fingerprint=fingerprint,
+            backend=reranker.backend_name,
         )
         self._reranker = reranker
 
     def close(self) -> None:
         """End the engine and the threads."""
         self.encoder.close()
+        if self.traces is not None:
+            self.traces.close()
         if self._reranker is not None:
             self._reranker.close()
 
@@ -127,7 +137,7 @@ class Service:
             tokenizer_threads=s.tokenizer_threads,
             version=_VERSION,
             started=self.started,
-            metrics=self._metrics_text,
+            metrics=lambda: self.with_others(self.metrics_text()),
         )
 
     @contextmanager
@@ -182,10 +192,10 @@ class Service:
         scored = Scored(
             logits=np.array([k.logit for k in found], np.float32),
             tokens=np.array([k.tokens for k in found], np.int64),
-            truncated=sum(k.tokens < k.tokens_given for k in found),
+            cut=tuple(i for i, k in enumerate(found) if k.tokens < k.tokens_given),
             cached=len(pairs) - len(new),
             characters=sum(len(query) + len(text) for query, text in pairs),
-            times=Times(tokenize=tokenized, queue=ticket.waited, forward=ticket.ran),
+            times=Times(began=start, tokenize=tokenized, queue=ticket.waited, forward=ticket.ran),
         )
         self.metrics.scored(scored)
         return scored
@@ -246,7 +256,8 @@ class Service:
         queued = self._reranker.health().queued_tokens if self._reranker else 0
         return queued + self._turnstile.waiting_tokens
 
-    def _metrics_text(self) -> str:
+    def metrics_text(self) -> str:
+        """The metrics of this process, in Prometheus' text format."""
         metrics = self.metrics
         if self._reranker is not None:
             metrics.queue_pairs.set(self._reranker.health().queued_pairs)

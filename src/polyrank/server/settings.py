@@ -83,6 +83,7 @@ class ServerSettings:
         False, "Let several servers listen on one port; the kernel deals connections out.",
         "Network",
     )  # fmt: skip
+    page: bool = _setting(True, "Serve a page at / to try the model with, in a browser.", "Network")
     cors_origin: tuple[str, ...] = _setting(
         (), "A web origin whose pages may call the server (https://example.org); repeat it.",
         "Network",
@@ -137,7 +138,20 @@ class ServerSettings:
         30.0, "After SIGTERM, how long requests under way may take.", "Time", least=0
     )
 
+    workers: int = _setting(
+        1,
+        "Processes behind the port, each with the model and its part of the threads; one that ends "
+        "is started again.",
+        "Operation",
+        least=1,
+    )
     tokenizer_threads: int = _setting(2, "Requests tokenised at once.", "Operation", least=1)
+    otlp_endpoint: str | None = _setting(
+        None,
+        "Where a span of each request goes, by OTLP over HTTP (http://collector:4318). "
+        "OTEL_EXPORTER_OTLP_ENDPOINT is read too. Needs polyrank[otel].",
+        "Operation",
+    )
     cache_pairs: int = _setting(
         0, "Scores kept in memory, about 200 bytes each; 0: none.", "Operation", least=0
     )

@@ -17,6 +17,7 @@ from starlette.types import Receive, Send
 
 from polyrank.server.dialect import Reply
 from polyrank.server.problems import Problem
+from polyrank.server.scored import Scored
 
 __all__ = [
     "ClientLeftError",
@@ -27,6 +28,7 @@ __all__ = [
     "parse_json",
     "read_body",
     "request_id",
+    "score_headers",
     "send_reply",
 ]
 
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _LINGER_SECONDS = 1.0
+_MOST_LISTED = 200  # cut pairs in a header; proxies refuse long ones
 
 
 class ClientLeftError(Exception):
@@ -122,6 +125,18 @@ async def finish(work: Awaitable[T], receive: Receive, seconds: float) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def score_headers(scored: Scored) -> dict[str, str]:
+    """What no dialect's body has room for: where the time went, and which pairs were cut."""
+    times = scored.times
+    parts = {"tokenize": times.tokenize, "queue": times.queue, "forward": times.forward}
+    headers = {
+        "server-timing": ", ".join(f"{part};dur={1000 * s:.3f}" for part, s in parts.items())
+    }
+    if scored.cut:
+        headers["x-truncated-pairs"] = ",".join(map(str, scored.cut[:_MOST_LISTED]))
+    return headers
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -1,40 +1,48 @@
-"""The SDK of Cohere, v2 and v1."""
+"""The SDK of Cohere, v2 and v1. It tries again, after the seconds of Retry-After."""
 
-import json
-import sys
+import asyncio
 
 import cohere
+from common import address, documents, error, large, many, query, ranking, report, retried, rows
 
-address, query, documents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 v2 = cohere.ClientV2("good", base_url=address)
 v1 = cohere.Client("good", base_url=address)
 exact = cohere.Client("good", base_url=f"{address}/cohere")
+GIVEN = {"model": "rerank-v3.5", "query": query, "documents": documents}
 
 
-def rows(answer):
-    return [[r.index, r.relevance_score] for r in answer.results]
+def rank(client, **options):
+    return rows(client.rerank(**{**GIVEN, **options}).results)
 
 
-def raised(client, documents):
-    try:
-        client.rerank(model="rerank-v3.5", query=query, documents=documents)
-    except cohere.errors.UnauthorizedError as error:
-        return f"Unauthorized {error.body}"
-    except cohere.errors.BadRequestError as error:
-        return f"BadRequest {error.body}"
-    return "nothing"
+async def rank_async():
+    client = cohere.AsyncClientV2("good", base_url=address)
+    return rows((await client.rerank(**GIVEN)).results)
 
 
-given = {"model": "rerank-v3.5", "query": query, "documents": documents}
-json.dump({
-    "rankings": {
-        "v2": rows(v2.rerank(**given, top_n=2)),
-        "v1": rows(v1.rerank(**given, top_n=2, return_documents=True)),
-        "v1 to the letter": rows(exact.rerank(**given)),
-    },
-    "errors": {
-        "key": [raised(cohere.ClientV2("bad", base_url=address), documents), "invalid api token"],
-        "empty": [raised(v2, []), "BadRequest"],
-        "words": [raised(v2, []), "list of documents must not be empty"],
-    },
-}, sys.stdout)  # fmt: skip
+ranking("v2", rank(v2))
+ranking("v2, the best", rank(v2, top_n=2), 2)
+ranking("v2, async", asyncio.run(rank_async()))
+ranking("v1", rank(v1, top_n=2, return_documents=True), 2)
+ranking("v1 to the letter", rank(exact))
+ranking("v1 with objects", rank(v1, documents=[{"text": text} for text in documents]))
+for name, client, bad in (
+    ("v2", v2, cohere.ClientV2("bad", base_url=address)),
+    ("v1 to the letter", exact, cohere.Client("bad", base_url=f"{address}/cohere")),
+):
+    error(f"{name} key", lambda bad=bad: rank(bad), "UnauthorizedError", "invalid api token")
+    error(
+        f"{name} empty",
+        lambda client=client: rank(client, documents=[]),
+        "BadRequestError",
+        "list of documents must not be empty",
+    )
+    error(
+        f"{name} many",
+        lambda client=client: rank(client, documents=many),
+        "BadRequestError",
+        "at most 20, got 24",
+    )
+    error(f"{name} large", lambda client=client: rank(client, documents=large), "ApiError", "413")
+    retried(f"{name} overload", lambda client=client: rank(client))
+report()

@@ -1,30 +1,57 @@
-"""The SDK of DashScope: its old call, and its client."""
+"""The SDK of DashScope: its old call, also async, and its client, which alone tries again."""
 
-import json
-import sys
-from http import HTTPStatus
+import asyncio
 
 import dashscope
+from common import (
+    address,
+    documents,
+    error,
+    large,
+    many,
+    overload,
+    query,
+    ranking,
+    report,
+    retried,
+    rows,
+)
 
-address, query, documents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-dashscope.base_http_api_url = f"{address}/api/v1"
+BASE = f"{address}/api/v1"
+dashscope.base_http_api_url = BASE
+GIVEN = {"model": "gte-rerank-v2", "query": query, "documents": documents, "api_key": "good"}
 
 
-def call(key, documents, **options):
-    return dashscope.TextReRank.call(
-        model="gte-rerank-v2", query=query, documents=documents, api_key=key, **options
-    )
+def call(**options):
+    return dashscope.TextReRank.call(**{**GIVEN, **options})
 
 
-best = call("good", documents, top_n=2, return_documents=True)
-assert best.status_code == HTTPStatus.OK, best
+async def call_async():
+    return await dashscope.AioTextReRank.call(**GIVEN)
+
+
+def create(key="good", **options):
+    given = {"model": "gte-rerank-v2", "query": query, "documents": documents, **options}
+    return dashscope.Client(api_key=key, base_url=BASE).rerank.create(**given)
+
+
+best = call(top_n=2, return_documents=True)
 assert all(r["document"]["text"] == documents[r.index] for r in best.output.results)
-refused, wrong = call("bad", documents), call("good", documents, top_n=0)
-assert (refused.output, wrong.output) == (None, None)
-json.dump({
-    "rankings": {"call": [[r.index, r.relevance_score] for r in best.output.results]},
-    "errors": {
-        "key": [f"{refused.status_code} {refused.code} {refused.message}", "401 InvalidApiKey"],
-        "range": [f"{wrong.status_code} {wrong.code}", "400 InvalidParameter"],
-    },
-}, sys.stdout)  # fmt: skip
+ranking("call, the best", rows(best.output.results), 2)
+ranking("call", rows(call().output.results))
+ranking("async", rows(asyncio.run(call_async()).output.results))
+ranking("client", rows(create().results))
+ranking("client, the best", rows(create(top_n=2).results), 2)
+# The old call raises nothing: what went wrong is in its answer.
+assert call(api_key="bad").output is None
+error("key", lambda: call(api_key="bad"), "401", "InvalidApiKey")
+error("empty", lambda: call(documents=[]), "InputRequired")  # it does not ask the server
+error("range", lambda: call(top_n=0), "400", "InvalidParameter")
+error("many", lambda: call(documents=many), "400", "InvalidParameter", "at most 20")
+error("large", lambda: call(documents=large), "413", "InvalidParameter")
+overload("overload", call, "429", "Throttling.RateQuota")
+error("client key", lambda: create("bad"), "InvalidApiKey")
+error("client empty", lambda: create(documents=[]), "ValueError")
+error("client many", lambda: create(documents=many), "InvalidParameter", "at most 20")
+retried("client overload", lambda: rows(create().results))
+report()

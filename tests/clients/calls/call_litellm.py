@@ -1,11 +1,19 @@
 """litellm, which speaks for seven vendors."""
 
-import json
-import sys
-
 import litellm
+from common import (
+    address,
+    documents,
+    error,
+    large,
+    many,
+    overload,
+    query,
+    ranking,
+    report,
+    rows,
+)
 
-address, query, documents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 BASES = {
     "cohere/m": address,
     "jina_ai/m": address,
@@ -17,24 +25,20 @@ BASES = {
 }
 
 
-def rank(model, key="good", **options):
+def rank(model, key="good", documents=documents, **options):
     answer = litellm.rerank(
         model=model, query=query, documents=documents, api_base=BASES[model], api_key=key, **options
     )
-    return [[r["index"], r["relevance_score"]] for r in answer.results]
+    return rows(answer.results)
 
 
-def raised(model):
-    try:
-        rank(model, key="bad")
-    except litellm.exceptions.APIError as error:
-        return str(error)
-    except litellm.exceptions.AuthenticationError as error:
-        return f"401 {error}"
-    return "nothing"
-
-
-json.dump({
-    "rankings": {model: rank(model, top_n=2) for model in BASES},
-    "errors": {"key": [raised("cohere/m"), "401"]},
-}, sys.stdout)  # fmt: skip
+for model in BASES:
+    ranking(model, rank(model))
+    if model != "huggingface/m":  # where it forgets about top_n
+        ranking(f"{model}, the best", rank(model, top_n=2), 2)
+    error(f"{model} key", lambda model=model: rank(model, key="bad"), "AuthenticationError")
+    error(f"{model} empty", lambda model=model: rank(model, documents=[]), "empty")
+    error(f"{model} many", lambda model=model: rank(model, documents=many), "20")
+    error(f"{model} large", lambda model=model: rank(model, documents=large), "100000 bytes")
+    overload(f"{model} overload", lambda model=model: rank(model), "RateLimitError")
+report()

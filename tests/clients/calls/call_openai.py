@@ -1,32 +1,21 @@
-"""The SDK of OpenAI, as DashScope's pages use it for /reranks."""
-
-import json
-import sys
+"""The SDK of OpenAI, as DashScope's pages use it for /reranks. It tries again."""
 
 import openai
+from common import address, documents, error, large, many, query, ranking, report, retried, rows
 
-address, query, documents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-body = {"model": "qwen3-rerank", "query": query, "documents": documents, "top_n": 3}
-
-
-def post(key, body):
-    client = openai.OpenAI(api_key=key, base_url=f"{address}/compatible-api/v1", max_retries=0)
-    return client.post("/reranks", body=body, cast_to=object)
+BODY = {"model": "qwen3-rerank", "query": query, "documents": documents}
 
 
-def raised(key, body):
-    try:
-        post(key, body)
-    except openai.APIStatusError as error:
-        return f"{type(error).__name__} {error}"
-    return "nothing"
+def rank(key="good", **options):
+    client = openai.OpenAI(api_key=key, base_url=f"{address}/compatible-api/v1")
+    return rows(client.post("/reranks", body={**BODY, **options}, cast_to=object)["results"])
 
 
-results = post("good", body)["results"]
-json.dump({
-    "rankings": {"reranks": [[r["index"], r["relevance_score"]] for r in results]},
-    "errors": {
-        "key": [raised("bad", body), "AuthenticationError"],
-        "empty": [raised("good", {**body, "documents": []}), "BadRequestError"],
-    },
-}, sys.stdout)  # fmt: skip
+ranking("reranks", rank())
+ranking("the best", rank(top_n=2), 2)
+error("key", lambda: rank("bad"), "AuthenticationError", "Invalid API-key")
+error("empty", lambda: rank(documents=[]), "BadRequestError", "must not be empty")
+error("many", lambda: rank(documents=many), "BadRequestError", "at most 20")
+error("large", lambda: rank(documents=large), "APIStatusError", "413")
+retried("overload", rank)
+report()

@@ -1,33 +1,34 @@
-"""The SDK of Voyage."""
-
-import json
-import sys
+"""The SDK of Voyage. It tries again where it is told how often, at moments of its own."""
 
 import voyageai
-from voyageai.error import AuthenticationError, InvalidRequestError
+from common import (
+    address,
+    documents,
+    error,
+    large,
+    many,
+    overload,
+    query,
+    ranking,
+    report,
+    retried,
+    rows,
+)
 
-address, query, documents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 
-
-def rank(key, documents, **options):
-    client = voyageai.Client(key, base_url=f"{address}/v1")
+def rank(key="good", documents=documents, retries=0, **options):
+    client = voyageai.Client(key, base_url=f"{address}/v1", max_retries=retries)
     answer = client.rerank(query, documents, model="rerank-2.5", **options)
     assert all(r.document == documents[r.index] for r in answer.results)
-    return [[r.index, r.relevance_score] for r in answer.results]
+    return rows(answer.results)
 
 
-def raised(key, documents):
-    try:
-        rank(key, documents)
-    except (AuthenticationError, InvalidRequestError) as error:
-        return f"{type(error).__name__} {error}"
-    return "nothing"
-
-
-json.dump({
-    "rankings": {"top_k": rank("good", documents, top_k=2), "all": rank("good", documents)},
-    "errors": {
-        "key": [raised("bad", documents), "AuthenticationError"],
-        "blank": [raised("good", []), "must not be empty"],
-    },
-}, sys.stdout)  # fmt: skip
+ranking("all", rank())
+ranking("the best", rank(top_k=2), 2)
+error("key", lambda: rank("bad"), "AuthenticationError")
+error("empty", lambda: rank(documents=[]), "InvalidRequestError", "must not be empty")
+error("many", lambda: rank(documents=many), "InvalidRequestError", "at most 20")
+error("large", lambda: rank(documents=large), "413")
+overload("overload", rank, "RateLimitError")
+retried("overload", lambda: rank(retries=3))
+report()

@@ -18,7 +18,7 @@ from polyrank.server.dialect import (
     Reply,
     Texts,
     check_texts,
-    fields_text,
+    fields_texts,
 )
 from polyrank.server.problems import STATUS, Problem
 from polyrank.server.scored import Scored
@@ -45,7 +45,7 @@ class RerankV1(Body):
     query: str
     documents: Annotated[list[str | dict[str, Any]], Field(fail_fast=True)]
     top_n: TopN | None = None
-    rank_fields: list[str] | None = None
+    rank_fields: Texts | None = None
     return_documents: bool | None = None
     max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
 
@@ -109,7 +109,7 @@ async def _rerank_v2(body: RerankV2, call: Call) -> Reply:
 
 async def _rerank_v1(body: RerankV1, call: Call) -> Reply:
     call.about.check_model(body.model)
-    texts = [fields_text(d, i, body.rank_fields) for i, d in enumerate(body.documents)]
+    texts = fields_texts(body.documents, body.rank_fields)
     check_texts(body.query, texts, empty_texts=False)
     scored = await call.score([(body.query, text) for text in texts])
     return Reply(

@@ -1,5 +1,5 @@
-"""Jina, and the common form of `/v1/rerank`: what Cohere v1, vLLM, Xinference, SiliconFlow and
-LocalAI answer there too, in one body that all of their clients take."""
+"""Jina, and the common form of `/v1/rerank`: what Cohere v1, vLLM, Voyage, Xinference, SiliconFlow
+and LocalAI answer there too, in one body that all of their clients take."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from polyrank.server.dialect import (
     Endpoint,
     ErrorObject,
     Reply,
+    Texts,
     check_texts,
-    fields_text,
+    fields_texts,
 )
 from polyrank.server.problems import STATUS, Kind, Problem
 
@@ -52,7 +53,7 @@ class RerankRequest(Body):
     truncation: bool | None = None
     max_doc_length: Annotated[int, Field(ge=1)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
-    rank_fields: list[str] | None = None
+    rank_fields: Texts | None = None
     priority: int | None = None
 
 
@@ -64,6 +65,11 @@ class Result(TypedDict):
     index: int
     relevance_score: float
     document: NotRequired[Text]
+
+
+class Place(TypedDict):
+    index: int
+    relevance_score: float
 
 
 class Usage(TypedDict):
@@ -78,6 +84,8 @@ class RerankResponse(TypedDict):
     created: int
     usage: Usage
     results: list[Result]
+    data: list[Place]
+    """As Voyage has it, for its clients that leave `top_k` out."""
     meta: dict[str, Any]
     """As Cohere v1 has it: `api_version` and `billed_units`."""
 
@@ -101,7 +109,7 @@ class Error(TypedDict):
 
 async def _rerank(body: RerankRequest, call: Call) -> Reply:
     call.about.check_model(body.model)
-    texts = [fields_text(d, i, body.rank_fields) for i, d in enumerate(body.documents)]
+    texts = fields_texts(body.documents, body.rank_fields)
     check_texts(body.query, texts)
     limits = [n for n in (body.max_doc_length, body.max_tokens_per_doc) if n is not None]
     scored = await call.score(
@@ -114,6 +122,9 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
     results: list[Result] = [
         {"index": i, "relevance_score": float(scores[i])} for i in scored.best(body.top_n or None)
     ]
+    data: list[Place] = [
+        {"index": r["index"], "relevance_score": r["relevance_score"]} for r in results
+    ]
     if body.return_documents is not False:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}
@@ -124,6 +135,7 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
         "created": int(time.time()),
         "usage": {"total_tokens": scored.total_tokens, "prompt_tokens": scored.total_tokens},
         "results": results,
+        "data": data,
         "meta": {
             "api_version": {"version": "1"},
             "billed_units": {"search_units": math.ceil(len(texts) / 100)},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from polyrank.server.dialect import Body, Call, Dialect, Endpoint, Page, Reply, Texts, check_texts
@@ -43,7 +44,7 @@ class Rank(TypedDict):
 
 
 class PredictRequest(Body):
-    inputs: str | Texts | list[Texts]
+    inputs: str | Texts | Annotated[list[Texts], Field(fail_fast=True)]
     """`["a", "b"]` is one pair; `[["a", "b"], ["a", "c"]]` are two."""
     truncate: bool | None = None
     truncation_direction: Direction = "Right"

@@ -40,7 +40,7 @@ class Part(Body):
 class Content(Body):
     """A text in parts, as chats have it; parts of other kinds are refused."""
 
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(fail_fast=True)]
 
 
 Item = str | Content
