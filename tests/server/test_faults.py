@@ -215,9 +215,11 @@ def test_sigterm_under_load_answers_everything(
         else:
             assert r.headers["retry-after"] == "1"
             assert set(r.json()) == {"id", "message"}
-    # Nobody was cut off: who got no answer found the port closed.
+    # Nobody was cut off: who got no answer found the port closed, or a connection that was closed
+    # or never accepted (then the system resets it).
     lost = [e for e in seen if isinstance(e, httpx.HTTPError)]
-    assert all(isinstance(e, (httpx.ConnectError, httpx.RemoteProtocolError)) for e in lost)
+    assert all(isinstance(e, (httpx.NetworkError, httpx.RemoteProtocolError)) for e in lost)
+    assert not [e for e in lost if "complete message body" in str(e)]
 
 
 def test_a_second_sigterm_ends_it_at_once(started: Callable[..., Server]) -> None:
