@@ -19,8 +19,8 @@ State = Literal["loading", "ready", "draining", "dead"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Where a request's seconds went. Waiting and forward passes are told apart as far as the
-    ends of batches allow."""
+    """Where a request's seconds went, as the engine tells them; `forward` is from the beginning of
+    its first pass to the end of its last."""
 
     began: float = 0.0
     """When tokenising began, on the clock of `time.perf_counter`; the parts follow each other."""
