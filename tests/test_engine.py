@@ -124,6 +124,37 @@ def test_a_small_request_does_not_wait_for_a_large_one() -> None:
     assert {(1, i) for i in range(5)} <= set(scheduler.next_batch())
 
 
+def test_requests_end_in_the_order_that_equal_shares_would_give() -> None:
+    scheduler = Scheduler(max_batch_tokens=100)
+    for request, size in enumerate([400, 30, 400, 200]):
+        scheduler.admit(request, [10] * (size // 10))
+    ends = _ends(scheduler)
+    assert sorted(ends, key=ends.__getitem__) == [1, 3, 0, 2]
+    assert ends[1] == 1
+
+
+def test_a_large_request_ends_though_small_ones_keep_coming() -> None:
+    scheduler = Scheduler(max_batch_tokens=100)
+    scheduler.admit(0, [10] * 100)
+    for batch in range(1, 50):
+        scheduler.admit(batch, [10] * 10)  # as much as a batch holds
+        taken = scheduler.next_batch()
+        if (0, 99) in taken:
+            break
+    # Alone it takes 10 batches, in equal shares with two to three others 30 to 40.
+    assert 20 <= batch <= 40
+
+
+def _ends(scheduler: Scheduler) -> dict[int, int]:
+    """request -> the number of the batch that ended it"""
+    ends = {}
+    number = 0
+    while taken := scheduler.next_batch():
+        number += 1
+        ends |= {request: number for request, _ in taken}
+    return ends
+
+
 def test_a_long_pair_is_not_starved_by_a_stream_of_short_ones() -> None:
     scheduler = Scheduler(max_batch_tokens=100)
     scheduler.admit(0, [10] * 1000)

@@ -4,7 +4,9 @@
 
 Writes qa.jsonl (questions, negatives from the same source), short.jsonl (the same, each text cut
 to the stretch that shares most with the question), weak.jsonl (headings with their
-sections, one language), cross.jsonl (a heading in one language, the sections in another) and
+sections, one language), cross.jsonl (a heading in one language, the sections in another, cut by
+the heading that stands over them), headings.jsonl (a heading, and headings in another language),
+openings.jsonl (a section's first sentence, and how sections of another language begin) and
 mixed.jsonl (a heading, and each section in a language of its own: a language is no answer).
 """
 
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from passages import best_stretch, rarity
+from passages import best_stretch, rarity, sentences
 from sources import allowed, evaluation_texts, leaks, rows
 
 from polyrank.training.groups import Group, write_groups
@@ -28,6 +30,7 @@ ROWS_PER_FILE = 3000
 SHORT_ROWS_PER_FILE = 800
 WEAK_PER_SOURCE = 250  # of one language: much of it is about software
 MIXED_PER_SOURCE = 40
+OPENING = 400  # characters of a section, for openings.jsonl
 Row = dict[str, Any]
 Sections = dict[tuple[str, str], dict[str, Row]]
 
@@ -117,27 +120,62 @@ def mixed_languages(found: Sections, rng: random.Random) -> Iterator[Group]:
             yield group(query, texts[0], texts[1:], lang, source)
 
 
-def documentation(found: Sections, rng: random.Random) -> tuple[list[Group], list[Group]]:
-    """(same language, across languages) groups over the sections of one source."""
+def documentation(found: Sections, rng: random.Random) -> Iterator[Group]:
+    """A heading and the sections of one source, in one language."""
+    for (source, lang), keyed in found.items():
+        texts = [row["positive"] for row in keyed.values()]
+        rows_ = list(keyed.values())
+        for i, others in with_negatives([r["query"] for r in rows_], texts, rng, WEAK_PER_SOURCE):
+            yield group(rows_[i]["query"], texts[i], [texts[j] for j in others], lang, source)
+
+
+def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
+    """What asks is in one language, the texts are in another; `kind` as the file is named."""
     languages: dict[str, list[str]] = defaultdict(list)
     for source, lang in found:
         languages[source].append(lang)
-    same_language, across = [], []
     for (source, lang), keyed in found.items():
         keys = list(keyed)
-        texts = [keyed[k]["positive"] for k in keys]
-        chosen = rng.sample(range(len(keys)), min(len(keys), WEAK_PER_SOURCE))
-        hits, _ = LexicalIndex(texts).search([keyed[keys[i]]["query"] for i in chosen], 2 * HARD)
-        for i, hit in zip(chosen, hits, strict=True):
-            hard = [texts[j] for j in hit if j != i][:HARD]
-            negatives = hard + rng.sample(texts, EASY)
-            asked = keyed[keys[i]]["query"]
-            same_language.append(group(asked, texts[i], negatives, lang, source))
-            others = [o for o in languages[source] if o != lang and keys[i] in found[source, o]]
-            if others:
-                other = found[source, rng.choice(others)][keys[i]]["query"]
-                across.append(group(other, texts[i], negatives, lang, source))
-    return same_language, across
+        asked = [row["query"] for row in keyed.values()]
+        texts = [row["positive"] for row in keyed.values()]
+        weights = rarity(texts) if kind == "cross" else {}
+        if kind == "headings":
+            texts = asked
+        elif kind == "openings":
+            asked, texts = [opening(t) for t in texts], [t[:OPENING] for t in texts]
+        for i, hits in with_negatives(asked, texts, rng, WEAK_PER_SOURCE):
+            there = [o for o in languages[source] if o != lang and keys[i] in found[source, o]]
+            if not there:
+                continue
+            row = found[source, rng.choice(there)][keys[i]]
+            query = opening(row["positive"]) if kind == "openings" else row["query"]
+            if len(query) < 4 or query in texts[i]:  # not translated
+                continue
+            chosen = [texts[i], *(texts[j] for j in hits)]
+            if kind == "cross":
+                chosen = [best_stretch(asked[i], t, weights) for t in chosen]
+            yield group(query, chosen[0], chosen[1:], lang, source)
+
+
+def opening(text: str) -> str:
+    """A text's first sentences: 30 to 200 characters of it."""
+    found = ""
+    for sentence in sentences(text):
+        found = f"{found} {sentence}".strip()
+        if len(found) >= 30:
+            break
+    return found[:200]
+
+
+def with_negatives(
+    asked: list[str], texts: list[str], rng: random.Random, most: int
+) -> Iterator[tuple[int, list[int]]]:
+    """For a sample of the rows: the row, and others that BM25 finds or chance picks."""
+    chosen = rng.sample(range(len(texts)), min(len(texts), most))
+    hits, _ = LexicalIndex(texts).search([asked[i] for i in chosen], 2 * HARD)
+    for i, hit in zip(chosen, hits, strict=True):
+        easy = rng.sample(range(len(texts)), EASY)
+        yield i, [*[j for j in hit if j != i][:HARD], *(j for j in easy if j != i)]
 
 
 def main() -> None:
@@ -146,17 +184,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--only", nargs="*", help="files to write, by name; all without it")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed)
     forbidden = evaluation_texts(args.data)
     found = sections(args.data)
-    weak, cross = documentation(found, rng)
-    mixed = mixed_languages(found, random.Random(args.seed + 2))
-    short = shortened(args.data, random.Random(args.seed + 1))
-    qa = questions(args.data, rng, ROWS_PER_FILE)
-    files = (("short", short), ("cross", cross), ("mixed", mixed), ("weak", weak), ("qa", qa))
-    for name, groups in files:
+    files = {
+        "headings": across(found, random.Random(args.seed + 3), "headings"),
+        "openings": across(found, random.Random(args.seed + 4), "openings"),
+        "cross": across(found, random.Random(args.seed + 5), "cross"),
+        "mixed": mixed_languages(found, random.Random(args.seed + 2)),
+        "weak": documentation(found, rng),
+        "short": shortened(args.data, random.Random(args.seed + 1)),
+        "qa": questions(args.data, rng, ROWS_PER_FILE),
+    }
+    for name in args.only or files:
+        groups = files[name]
         kept, left_out = [], 0
         for one in groups:
             if leaks((one.query, *one.texts), forbidden):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from polyrank.training.lexical import words
 
 # Ends of sentences in Latin, Chinese, Devanagari, Ethiopic, Arabic, Urdu and Khmer script; lines.
-_SENTENCE = re.compile(r"(?<=[.!?。！？।።؟۔។])\s*|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？।።؟۔។])\s*|\n+")
 STRETCH_WORDS = 75  # in scripts without spaces a word is a bigram: about 75 characters
 
 
@@ -28,24 +28,29 @@ def rarity(texts: Iterable[str]) -> dict[str, float]:
     return {word: math.log(1 + total / n) for word, n in counts.items()}
 
 
+def sentences(text: str) -> list[str]:
+    """A text's sentences and lines, none of them empty."""
+    return [s.strip() for s in _SENTENCE.split(text) if s and s.strip()]
+
+
 def best_stretch(query: str, text: str, weights: Mapping[str, float]) -> str:
     """Whole sentences of about STRETCH_WORDS words with the most of the query's rare words."""
-    sentences = [s.strip() for s in _SENTENCE.split(text) if s and s.strip()]
-    found = [words(s) for s in sentences]
+    parts = sentences(text)
+    found = [words(s) for s in parts]
     if sum(map(len, found)) <= 1.3 * STRETCH_WORDS:
         return text
     asked = set(words(query))
-    best, best_score = (0, len(sentences)), -1.0
-    for start in range(len(sentences)):
+    best, best_score = (0, len(parts)), -1.0
+    for start in range(len(parts)):
         end, length = start, 0
         seen: set[str] = set()
-        while end < len(sentences) and length < STRETCH_WORDS:
+        while end < len(parts) and length < STRETCH_WORDS:
             seen |= asked & set(found[end])
             length += len(found[end])
             end += 1
         score = sum(weights.get(w, 0.0) for w in seen)
         if score > best_score:
             best, best_score = (start, end), score
-        if end == len(sentences):
+        if end == len(parts):
             break
-    return " ".join(sentences[best[0] : best[1]])
+    return " ".join(parts[best[0] : best[1]])

@@ -23,12 +23,14 @@ from polyrank.training.rerank import train_reranker
 
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
-    ("english.jsonl", 0.25, 8, 112),
+    ("english.jsonl", 0.24, 8, 112),
     ("short.jsonl", 0.20, 6, 160),
     ("qa.jsonl", 0.05, 3, 400),
     ("weak.jsonl", 0.03, 5, 128),
-    ("cross.jsonl", 0.33, 6, 192),
-    ("mixed.jsonl", 0.14, 6, 160),
+    ("cross.jsonl", 0.22, 6, 128),
+    ("headings.jsonl", 0.12, 8, 64),
+    ("openings.jsonl", 0.08, 6, 128),
+    ("mixed.jsonl", 0.06, 6, 160),
 )
 
 

@@ -6,6 +6,7 @@ Run as a script, with the command line of `polyrank`.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from polyrank.server.service import Service
 from polyrank.values import Batch, Encoding
 
 RAISES, GIVES_NAN, ENDS_THE_WORKER, BREAKS_THE_TOKENIZER = "w501", "w502", "w503", "w504"
+TAKES_FIVE_SECONDS = "w505"
 
 
 def _break(reranker: Reranker) -> None:
@@ -30,6 +32,8 @@ def _break(reranker: Reranker) -> None:
             raise ValueError("a pass broke")
         if 503 in ids:
             raise SystemExit("a worker ends")
+        if 505 in ids:
+            time.sleep(5)
         logits = forward(batch, all_threads=all_threads)
         for i, (start, end) in enumerate(zip(batch.cu_lengths, batch.cu_lengths[1:], strict=False)):
             if 502 in batch.ids[start:end]:

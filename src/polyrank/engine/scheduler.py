@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 
@@ -16,10 +17,11 @@ Job = tuple[int, int]
 class Scheduler:
     """A queue of requests, each a list of pairs known by their lengths in tokens.
 
-    A request is admitted whole or not at all. Every batch is shared among the requests that
-    wait: each gets an equal part of the token budget, so that a small one is done within a few
-    batches whatever else is queued. Within a request the longest pairs come first, which keeps
-    the lengths in a batch alike.
+    A request is admitted whole or not at all. Requests are done in the order in which they would
+    end if every batch were shared equally among those that wait: a small one overtakes a large
+    one, and a large one's turn comes however many small ones follow (after the fair sojourn
+    protocol, Friedman and Henderson, SIGMETRICS 2003). Within a request the longest pairs come
+    first, which keeps the lengths in a batch alike.
     """
 
     def __init__(self, *, max_batch_tokens: int, max_queue_tokens: int | None = None) -> None:
@@ -29,7 +31,10 @@ class Scheduler:
         self.queued_tokens = 0
         self.queued_pairs = 0
         self._waiting: dict[int, deque[tuple[int, int]]] = {}  # request -> (length, index)...
-        self._turns: deque[int] = deque()
+        self._clock = 0.0
+        """Tokens that each request would have got by now, had it always waited"""
+        self._order: list[tuple[float, int]] = []
+        """(the clock when the request would end, request), first to last"""
 
     def admit(self, request: int, lengths: Sequence[int]) -> None:
         """Queue all pairs of a new request. Raises QueueFullError, and then queues none."""
@@ -43,7 +48,7 @@ class Scheduler:
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         if order:
             self._waiting[request] = deque((lengths[i], i) for i in order)
-            self._turns.append(request)
+            insort(self._order, (self._clock + tokens, request))
         self.queued_tokens += tokens
         self.queued_pairs += len(lengths)
 
@@ -53,17 +58,15 @@ class Scheduler:
         `max_tokens` stands for the budget where less is wanted.
         """
         batch: list[Job] = []
-        room = max_tokens or self.max_batch_tokens
-        for place, request in enumerate(self._turns):
-            share = max(room, 0) // (len(self._turns) - place)
-            # The first in turn always gets a pair through, however long; so nobody starves.
-            room -= self._take(request, share, batch, at_least_one=place == 0)
-        for request in self._turns:  # what is left over, in the same order
-            room -= self._take(request, room, batch)
-        self._turns.rotate(-1)
-        for request in [r for r in self._turns if not self._waiting[r]]:
-            self._turns.remove(request)
-            del self._waiting[request]
+        room = budget = max_tokens or self.max_batch_tokens
+        for _, request in self._order:
+            # The first always gets a pair through, however long; so nobody starves.
+            room -= self._take(request, room, batch, at_least_one=not batch)
+        if batch:
+            self._clock += (budget - room) / len(self._order)
+        for ended in [turn for turn in self._order if not self._waiting[turn[1]]]:
+            self._order.remove(ended)
+            del self._waiting[ended[1]]
         return batch
 
     def cancel(self, request: int) -> None:
@@ -72,7 +75,7 @@ class Scheduler:
         if pairs:
             self.queued_tokens -= sum(length for length, _ in pairs)
             self.queued_pairs -= len(pairs)
-            self._turns.remove(request)
+            self._order = [turn for turn in self._order if turn[1] != request]
 
     def _take(
         self, request: int, budget: int, batch: list[Job], *, at_least_one: bool = False

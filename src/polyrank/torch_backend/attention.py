@@ -34,16 +34,22 @@ _Kernel = Callable[..., torch.Tensor]
 class _Group:
     """Pairs that run in one scaled-dot-product call, padded to the longest."""
 
-    index: torch.Tensor | slice
-    """[G * L] token of each padded place (the pair's first token where padded), or a range."""
     size: int
     """G"""
+    length: int
+    """L"""
     mask: torch.Tensor | None
     """[G, 1, 1, L] 0 where a token is, -inf where padded; None: equal lengths."""
-    valid: torch.Tensor | None
-    """[tokens] places of `index` that hold a token; None: all."""
-    pairs: torch.Tensor
-    """[G] the pairs, by their place in the batch"""
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The groups' places, one group after the other, against the tokens of the batch."""
+
+    tokens: torch.Tensor
+    """[places] token of each place; the pair's first token where padded"""
+    places: torch.Tensor
+    """[T] place of each token"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,10 @@ class Layout:
     varlen: bool
     """Whether the variable-length CUDA kernel runs; else groups"""
     groups: tuple[_Group, ...] = ()
-    restore: torch.Tensor | None = None
-    """[T] order that puts the groups' tokens back; None: they are in order"""
-    restore_pairs: torch.Tensor | None = None
-    """[S] the same for one token a pair"""
+    order: _Order | None = None
+    """None: the groups' tokens are the batch's, in order and without padding"""
+    order_of_pairs: _Order | None = None
+    """The same for one token a pair"""
 
     @staticmethod
     def of(cu_lengths: npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> Layout:
@@ -80,13 +86,8 @@ class Layout:
         )
         if layout.varlen:
             return layout
-        groups, token_order, pair_order = _plan_groups(starts, lengths, device, dtype)
-        return replace(
-            layout,
-            groups=groups,
-            restore=_inverse(token_order, device),
-            restore_pairs=_inverse(pair_order, device),
-        )
+        groups, order, order_of_pairs = _plan_groups(starts, lengths, device, dtype)
+        return replace(layout, groups=groups, order=order, order_of_pairs=order_of_pairs)
 
 
 # Left out of torch.compile: a batch's groups differ each time, and each would compile anew.
@@ -109,16 +110,53 @@ def attend(
         L = at.max_length
         return kernel(q_THK, k_THK, v_THK, at.cu_lengths, at.cu_lengths, L, L)
     # A batch with one token in every pair has T == S: both readings agree there.
+    order = at.order_of_pairs if first_only else at.order
+    sizes = [group.size * group.length for group in at.groups]
+    q_sizes = [group.size for group in at.groups] if first_only else sizes
+    qs = torch.split(_spread(q_THK, order), q_sizes)
+    ks, vs = (torch.split(_spread(x, at.order), sizes) for x in (k_THK, v_THK))
     outputs = []
-    for group in at.groups:
-        k, v = (_heads(x[group.index], group.size) for x in (k_THK, v_THK))
-        q = _heads(q_THK[group.pairs if first_only else group.index], group.size)
+    for group, *inputs in zip(at.groups, qs, ks, vs, strict=True):
+        q, k, v = (_heads(x, group.size) for x in inputs)
         out = _kernel(k)(q, k, v, attn_mask=group.mask)
-        out = out.transpose(1, 2).flatten(0, 1)
-        outputs.append(out if first_only or group.valid is None else out[group.valid])
-    packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    restore = at.restore_pairs if first_only else at.restore
-    return packed if restore is None else packed[restore]
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return _collect(outputs[0] if len(outputs) == 1 else torch.cat(outputs), order)
+
+
+def _spread(x_THK: torch.Tensor, order: _Order | None) -> torch.Tensor:
+    """[places, H, K]"""
+    return x_THK if order is None else cast(torch.Tensor, _Spread.apply(x_THK, order))  # type: ignore[no-untyped-call]
+
+
+def _collect(x: torch.Tensor, order: _Order | None) -> torch.Tensor:
+    """[T, H, K] of [places, H, K]"""
+    return x if order is None else cast(torch.Tensor, _Collect.apply(x, order))  # type: ignore[no-untyped-call]
+
+
+# Indexing would add up gradients row by row, which takes longer than the attention itself: yet
+# each token has one place of its own, and padding has no gradient (its keys are masked, and what
+# it gets is left out).
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: _Order) -> torch.Tensor:
+        ctx.order = order
+        return x[order.tokens]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient[ctx.order.places], None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: _Order) -> torch.Tensor:
+        ctx.order = order
+        return x[order.places]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        padded = gradient.new_zeros(len(ctx.order.tokens), *gradient.shape[1:])
+        return padded.index_copy_(0, ctx.order.places, gradient), None
 
 
 def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
@@ -171,45 +209,37 @@ def _multiply(
 
 def _plan_groups(
     starts: npt.NDArray[Any], lengths: npt.NDArray[Any], device: torch.device, dtype: torch.dtype
-) -> tuple[tuple[_Group, ...], npt.NDArray[Any], npt.NDArray[Any]]:
-    groups, token_order, pair_order = [], [], []
+) -> tuple[tuple[_Group, ...], _Order | None, _Order | None]:
+    groups, tokens, held = [], [], []
     waste = _MAX_WASTE if lengths.max() <= _MAX_MASKED_LENGTH else 0.0
-    for pairs in groups_of_like_length(lengths.tolist(), waste):
-        pairs.sort()
+    planned = [np.sort(pairs) for pairs in groups_of_like_length(lengths.tolist(), waste)]
+    for pairs in planned:
         L = int(lengths[pairs].max())
         places = np.arange(L)
         inside = places < lengths[pairs][:, None]
-        index = starts[pairs][:, None] + np.where(inside, places, 0)
-        token_order.append(index[inside])
-        pair_order.append(pairs)
-        equal = bool(inside.all())
-        in_a_row = equal and bool((np.diff(index.ravel()) == 1).all())
-        mask = valid = None
-        if not equal:
+        tokens.append((starts[pairs][:, None] + np.where(inside, places, 0)).ravel())
+        held.append(inside.ravel())
+        mask = None
+        if not inside.all():
             hidden = torch.as_tensor(~inside, device=device)[:, None, None, :]
             mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
             mask = mask.masked_fill(hidden, float("-inf"))
-            valid = torch.as_tensor(np.flatnonzero(inside), device=device)
-        groups.append(
-            _Group(
-                index=slice(int(index[0, 0]), int(index[-1, -1]) + 1)
-                if in_a_row
-                else torch.as_tensor(index.ravel(), dtype=torch.long, device=device),
-                size=len(pairs),
-                mask=mask,
-                valid=valid,
-                pairs=torch.as_tensor(pairs, dtype=torch.long, device=device),
-            )
-        )
-    return tuple(groups), np.concatenate(token_order), np.concatenate(pair_order)
+        groups.append(_Group(size=len(pairs), length=L, mask=mask))
+    order = _order(np.concatenate(tokens), np.concatenate(held), device)
+    pairs = np.concatenate(planned)
+    return tuple(groups), order, _order(pairs, np.ones(len(pairs), bool), device)
 
 
-def _inverse(order: npt.NDArray[Any], device: torch.device) -> torch.Tensor | None:
-    if bool((np.diff(order) == 1).all()):
+def _order(tokens: npt.NDArray[Any], held: npt.NDArray[Any], device: torch.device) -> _Order | None:
+    """`held`: which of the places hold a token."""
+    if held.all() and bool((np.diff(tokens) == 1).all()):
         return None
-    inverse = np.empty(len(order), np.int64)
-    inverse[order] = np.arange(len(order))
-    return torch.as_tensor(inverse, device=device)
+    places = np.empty(int(held.sum()), np.int64)
+    places[tokens[held]] = np.flatnonzero(held)
+    return _Order(
+        tokens=torch.as_tensor(tokens, dtype=torch.long, device=device),
+        places=torch.as_tensor(places, dtype=torch.long, device=device),
+    )
 
 
 @cache
