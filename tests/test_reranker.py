@@ -289,3 +289,14 @@ def test_progress_is_drawn_when_asked_and_never_into_a_pipe(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "300/300" in captured.err
+
+
+def test_no_more_of_a_text_is_read_than_is_asked(reranker: Reranker) -> None:
+    (whole,) = reranker.encode([("w10 w11", "w20 w21 w22")])
+    for tokens in (1, 2, 3, 4):
+        (short,) = reranker.encode([("w10 w11", " ".join(["w20", "w21", "w22"][:tokens]))])
+        (cut,) = reranker.encode([("w10 w11", "w20 w21 w22")], max_text_tokens=tokens)
+        assert cut.ids.tolist() == short.ids.tolist()
+        assert cut.type_split == short.type_split
+        assert cut.text_cut == max(0, 3 - tokens)
+        assert cut.tokens_given == whole.tokens_given

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 from types import TracebackType
 from typing import Any
@@ -203,15 +204,21 @@ class Reranker:
         """
         return sigmoid(self.logits(pairs, show_progress=show_progress)).astype(np.float32)
 
-    def encode(self, pairs: Iterable[Pair]) -> list[Encoding]:
-        """Token ids of (query, document) pairs as the network reads them, and what was cut."""
+    def encode(
+        self, pairs: Iterable[Pair], *, max_text_tokens: int | None = None
+    ) -> list[Encoding]:
+        """Token ids of (query, document) pairs as the network reads them, and what was cut.
+
+        `max_text_tokens`: how much is read of a document at most; None: all that fits.
+        """
         texts = []
         for i, pair in enumerate(pairs):
             both = () if isinstance(pair, (str, bytes, Mapping)) else _as_tuple(pair)
             if len(both) != 2:
                 raise InputError(f"expected (query, document), got {_brief(pair)} at pairs[{i}]")
             texts.append((both[0], document_text(both[1], f"pairs[{i}]")))
-        return self._tokenizer.encode_pairs(texts, self._truncation)
+        truncation = replace(self._truncation, max_text_tokens=max_text_tokens)
+        return self._tokenizer.encode_pairs(texts, truncation)
 
     def submit(
         self,

@@ -47,6 +47,8 @@ class Truncation:
     """Limit of a pair, special tokens included."""
     max_query_tokens: int | None = None
     """What a query keeps whatever the text's length; None: half of `max_length`."""
+    max_text_tokens: int | None = None
+    """What is read of a text, however much room there is; None: all that fits."""
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
@@ -54,16 +56,20 @@ class Truncation:
             raise InputError(
                 f'expected on_overflow to be "truncate" or "error", got {self.on_overflow!r}'
             )
-        given = self.max_query_tokens
-        if given is not None and (not isinstance(given, int) or given < 1):
-            raise InputError(f"expected max_query_tokens as a positive integer, got {given!r}")
+        for name in ("max_query_tokens", "max_text_tokens"):
+            given = getattr(self, name)
+            if given is not None and (not isinstance(given, int) or given < 1):
+                raise InputError(f"expected {name} as a positive integer, got {given!r}")
 
     def fit(self, query: int, text: int, special: int) -> tuple[int, int]:
-        """Tokens of query and text that are kept; both whole where they fit together.
+        """Tokens of query and text that are kept; both whole where they fit together, but for
+        what `max_text_tokens` leaves out.
 
         Otherwise the text is cut, down to what the query leaves; a query longer than
         `max_query_tokens` is cut too, but never shorter than the room beside the text.
         """
+        if self.max_text_tokens is not None:
+            text = min(text, self.max_text_tokens)
         room = self.max_length - special
         if query + text <= room:
             return query, text

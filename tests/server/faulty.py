@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import polyrank.server.run
+import polyrank.server.workers
 from polyrank import Reranker
 from polyrank.__main__ import main
 from polyrank.server.service import Service
@@ -40,10 +42,10 @@ def _break(reranker: Reranker) -> None:
                 logits[i] = np.nan
         return logits
 
-    def faulty_encode(pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def faulty_encode(pairs: Sequence[tuple[str, str]], **options: Any) -> list[Encoding]:
         if any(BREAKS_THE_TOKENIZER in text for _, text in pairs):
             raise ValueError("the tokenizer broke")
-        return encode(pairs)
+        return encode(pairs, **options)
 
     backend.forward = faulty_forward  # type: ignore[method-assign]
     reranker.encode = faulty_encode  # type: ignore[method-assign,assignment]
@@ -57,5 +59,6 @@ class _FaultyService(Service):
 
 if __name__ in ("__main__", "__mp_main__"):  # the latter in a worker's process
     polyrank.server.run.Service = _FaultyService  # type: ignore[misc]
+    polyrank.server.workers._SILENCE_SECONDS = 8
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrank import InputError, Reranker
+from polyrank import InputError
 from polyrank.engine import Forward
 from polyrank.server.batches import Pace, Ticket
 from polyrank.server.cache import Known, ScoreCache
-from polyrank.server.cutting import cut_text, suffix_length
 from polyrank.server.encoder import pieces
 from polyrank.server.keys import Keys
 from polyrank.server.logs import JsonLines
@@ -124,18 +123,6 @@ def test_the_most_urgent_go_first_and_their_equals_with_them() -> None:
         return entered
 
     assert asyncio.run(run()) == [0, 3, 3, 5, 5]
-
-
-def test_a_text_is_cut_to_its_first_tokens(reranker: Reranker) -> None:
-    empty, full = reranker.encode([("w10 w11", ""), ("w10 w11", "w20 w21 w22")])
-    suffix = suffix_length(empty, full)
-    for tokens in (1, 2, 3, 4):
-        (short,) = reranker.encode([("w10 w11", " ".join(["w20", "w21", "w22"][:tokens]))])
-        cut = cut_text(full, empty, suffix, tokens)
-        assert cut.ids.tolist() == short.ids.tolist()
-        assert cut.type_split == short.type_split
-        assert cut.text_cut == max(0, 3 - tokens)
-        assert cut.tokens_given == full.tokens_given
 
 
 def test_pieces_are_all_pairs_in_order_and_bounded() -> None:

@@ -67,6 +67,19 @@ def test_a_worker_whose_engine_died_is_replaced(started: Callable[..., Server]) 
         assert another.post("/v2/rerank", json=BODY).status_code == 200
 
 
+def test_a_worker_that_hangs_is_replaced(started: Callable[..., Server]) -> None:
+    from server import faulty
+
+    server = started("--workers", "2", program=(faulty.__file__,))
+    before = processes(server)
+    os.kill(before[0], signal.SIGSTOP)
+    server.eventually(lambda: processes(server)[0] != before[0])
+    assert any("a worker hangs" in line for line in server.log)
+    assert processes(server)[1] == before[1]
+    with httpx.Client(base_url=server.url, timeout=60) as another:
+        assert another.post("/v2/rerank", json=BODY).status_code == 200
+
+
 def test_metrics_are_those_of_all_workers(started: Callable[..., Server]) -> None:
     server = started("--workers", "2")
     for _ in range(20):  # each a connection of its own, for whichever worker takes it

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from polyrank.errors import InputError
 from polyrank.reranker import Reranker
-from polyrank.server.cutting import cut_text, suffix_length
 from polyrank.server.problems import Problem
 from polyrank.values import Encoding
 
@@ -25,16 +24,10 @@ _PIECE_CHARACTERS = 1 << 18
 
 
 class Encoder:
-    """The threads, and what is known of the model's template."""
+    """The threads."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, "polyrank-server")
-        self._suffix = 0
-
-    def learn(self, reranker: Reranker) -> None:
-        """Find out how the model's pairs end."""
-        empty, full = reranker.encode([("a", ""), ("a", "b")])
-        self._suffix = suffix_length(empty, full)
 
     def close(self) -> None:
         """End the threads."""
@@ -50,25 +43,12 @@ class Encoder:
         """Encode pairs, texts cut to `max_text_tokens`. Raises Problem for what is no text."""
         encodings: list[Encoding] = []
         for piece in pieces(pairs):
-            work = partial(self._encode_piece, reranker, piece, max_text_tokens)
+            work = partial(reranker.encode, piece, max_text_tokens=max_text_tokens)
             try:
                 encodings += await self.in_thread(work)
             except InputError as error:
                 raise Problem("invalid", str(error)) from error
         return encodings
-
-    def _encode_piece(
-        self, reranker: Reranker, pairs: Pairs, max_text_tokens: int | None
-    ) -> list[Encoding]:
-        encodings = reranker.encode(pairs)
-        if max_text_tokens is None or max_text_tokens >= reranker.max_length:
-            return encodings
-        queries = list(dict.fromkeys(query for query, _ in pairs))
-        empty = dict(zip(queries, reranker.encode([(q, "") for q in queries]), strict=True))
-        return [
-            cut_text(e, empty[query], self._suffix, max_text_tokens)
-            for e, (query, _) in zip(encodings, pairs, strict=True)
-        ]
 
 
 def pieces(pairs: Pairs) -> Iterator[Pairs]:

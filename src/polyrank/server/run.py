@@ -156,6 +156,7 @@ class _Server(uvicorn.Server):
         if self._place is not None:
             self._obey(self._place)
             if counter % _METRICS_TICKS == 0:
+                self._place.alive()
                 self._place.metrics.write(service.metrics_text())
         if self._ready is not None and service.state == "ready":
             self._ready()

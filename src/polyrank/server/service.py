@@ -83,7 +83,6 @@ class Service:
 
     def use(self, reranker: Reranker, fingerprint: str) -> None:
         """Serve a model that is loaded; the service closes it."""
-        self.encoder.learn(reranker)
         reranker.logits([("a", "b")])
         self._fingerprint = fingerprint
         identity = (fingerprint, reranker.backend_name, reranker.max_length,

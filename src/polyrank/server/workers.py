@@ -33,6 +33,7 @@ _TICK_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0  # a process that ran for so long is started again after the first pause
 _GRACE_SECONDS = 10.0  # for processes that should have ended
+_SILENCE_SECONDS = 30.0  # of a process whose event loop hangs
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +52,10 @@ class Place:
     def failed(self, why: str) -> None:
         """Tell the parent why this process ends."""
         self._tell("failed", why)
+
+    def alive(self) -> None:
+        """Tell the parent that the event loop turns; to be called each second or so."""
+        self._tell("alive", "")
 
     def order(self) -> Order | None:
         """The parent's last order. Where the parent is gone, it is to drain."""
@@ -97,9 +102,10 @@ class _Worker:
         self.told: Order | None = None
         self.due = 0.0
         """When to start a process, where there is none."""
+        self.number = metrics.worker
         self._work, self._given, self._metrics = work, given, metrics
         self._pause = _FIRST_PAUSE_SECONDS
-        self._started = 0.0
+        self._started = self._heard = 0.0
         self._process: Any = None
         self._connection: Any = None
 
@@ -112,6 +118,11 @@ class _Worker:
     def ended(self) -> bool:
         """Whether its process has ended."""
         return self.there and not self._process.is_alive()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its process answers requests, or should, and has long said nothing."""
+        return self.ready and monotonic() - self._heard > _SILENCE_SECONDS
 
     @property
     def events(self) -> list[Any]:
@@ -129,15 +140,17 @@ class _Worker:
         self._started = monotonic()
         self._process.start()
         theirs.close()
-        place, pid = self._metrics.worker, self._process.pid
-        _log.info("a worker starts", extra={"worker": place, "pid": pid})
+        pid = self._process.pid
+        _log.info("a worker starts", extra={"worker": self.number, "pid": pid})
 
     def hear(self) -> None:
         """Take note of what its process says."""
         with suppress(EOFError, OSError):
             while self._connection.poll():
-                word, self.said = self._connection.recv()
-                self.ready = word == "ready"
+                word, said = self._connection.recv()
+                self._heard = monotonic()
+                if word != "alive":
+                    self.ready, self.said = word == "ready", said
 
     def tell(self, order: Order) -> None:
         """Pass an order on, once."""
@@ -158,7 +171,7 @@ class _Worker:
         self._pause = _FIRST_PAUSE_SECONDS if steady else self._pause
         self.due = monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
-        facts = {"worker": self._metrics.worker, "pid": self._process.pid,
+        facts = {"worker": self.number, "pid": self._process.pid,
                  "exit_code": self._process.exitcode}  # fmt: skip
         _log.log(logging.INFO if self.told else logging.ERROR, "a worker ended", extra=facts)
         self._connection.close()
@@ -225,6 +238,9 @@ class _Crew:
             worker.clear()
             if self._order is None and not served and not any(w.ready for w in self._workers):
                 raise EngineStoppedError(f"a worker could not start: {worker.said}")
+        elif worker.hangs:
+            _log.error("a worker hangs", extra={"worker": worker.number})
+            worker.kill()
         elif self._order is not None:
             if not worker.ready or monotonic() > self._until:
                 worker.kill()
