@@ -1,9 +1,10 @@
 """The trained reranker as the package carries it: 4-bit table, int8 layers, pieces rearranged.
 
-    python recipes/polyrank_mini/package.py --model run/step-000800 --vocabulary vocabulary \
+    python recipes/polyrank_mini/package.py --model run/step-000700 --vocabulary vocabulary \
         --out src/polyrank/embedded/polyrank-mini
 
-`--vocabulary` is what `vocabulary.py` wrote. The table has 16 steps a value, the seed's own. Rows
+`--vocabulary` is what `vocabulary.py` wrote, or a folder that this script wrote before: what learns
+is the layers, so table and tokenizer can stay. The table has 16 steps a value, the seed's own. Rows
 of pieces that are rare in every language are rounded to 4 of these steps, and weights of linear
 layers to 127 steps instead of 255: the format is the same, and the wheel 14 MB smaller.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +53,16 @@ def with_rows(checkpoint: Checkpoint, order: Ids, rare: npt.NDArray[np.bool_]) -
     )
 
 
+def rearranged(model: Path, vocabulary: Path) -> Checkpoint:
+    """The model with the vocabulary's pieces in their order."""
+    trained = load_checkpoint(model)
+    if not (vocabulary / "order.npy").exists():
+        packed = load_checkpoint(vocabulary)
+        return replace(packed, arrays={**trained.arrays, WORDS: packed.arrays[WORDS]})
+    order, rare = (np.load(vocabulary / f"{name}.npy") for name in ("order", "rare"))
+    return with_rows(trained, order, rare)
+
+
 def main() -> None:
     """Read the arguments and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,8 +71,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="polyrank-mini")
     args = parser.parse_args()
-    order, rare = (np.load(args.vocabulary / f"{name}.npy") for name in ("order", "rare"))
-    checkpoint = with_rows(load_checkpoint(args.model), order, rare)
+    checkpoint = rearranged(args.model, args.vocabulary)
+    tokenizer = (args.vocabulary / "tokenizer.json").read_bytes()
     args.out.mkdir(parents=True, exist_ok=True)
     written = write_packed(
         args.out,
@@ -76,7 +86,7 @@ def main() -> None:
     )
     text = json.dumps(checkpoint.source, indent=2) + "\n"
     (args.out / "config.json").write_text(text, encoding="utf-8")
-    shutil.copyfile(args.vocabulary / "tokenizer.json", args.out / "tokenizer.json")
+    (args.out / "tokenizer.json").write_bytes(tokenizer)
     stated = {"model_max_length": checkpoint.config.max_positions}
     (args.out / "tokenizer_config.json").write_text(json.dumps(stated) + "\n", encoding="utf-8")
     print(f"{written.bytes / 1e6:.1f} MB; logits within {written.largest_difference:.2f}")

@@ -82,8 +82,15 @@ class _Builder(Parts):
         self.exact = frozenset(exact)
         self.largest = largest
         self.quantized: dict[str, tuple[str, str]] = {}
+        self.firsts = ""
+        """[S] where each pair begins"""
+        self.pairs = ""
+        """S"""
 
     def build(self, metadata: dict[str, str]) -> Graph:
+        zero, one = self.integers(0), self.integers(1)
+        self.firsts = self.node("Slice", ["starts", zero, self.integers(-1), zero, one])
+        self.pairs = self.node("Squeeze", [self.node("Shape", [self.firsts]), zero])
         x = self.embed()
         rope = self.rope_caches()
         for n in range(self.config.num_layers):
@@ -145,18 +152,13 @@ class _Builder(Parts):
         k = self.linear(f"{name}.k", x, w[D : 2 * D], None if b is None else b[D : 2 * D])
         v = self.linear(f"{name}.v", x, w[2 * D :], None if b is None else b[2 * D :])
         if last:
-            x = self.node("Gather", [x, self.firsts()], axis=0)
+            x = self.node("Gather", [x, self.firsts], axis=0)
         q = self.linear(f"{name}.q", x, w[:D], None if b is None else b[:D])
         a = self.attend(q, k, v, bias, rope, first_only=last)
         a = self.linear(f"{name}.attn_out", a, self.values(f"{name}.attn_out.weight"))
         x = self.skip_norm(x, a, f"{name}.attn_norm", self.weight(f"{name}.attn_out.bias"))
         h = self.mlp(name, x)
         return self.skip_norm(x, h, f"{name}.mlp_norm", self.weight(f"{name}.mlp_out.bias"))
-
-    def firsts(self) -> str:
-        """[S] where each pair begins."""
-        zero, one = self.integers(0), self.integers(1)
-        return self.node("Slice", ["starts", zero, self.integers(-1), zero, one])
 
     def attend(
         self,
@@ -171,9 +173,8 @@ class _Builder(Parts):
         """Attention within each pair of [T, D] keys and values; with `first_only` of [S, D]
         queries. `bias` of all three, where no rotation comes before it."""
         body = self.pair_attention(q, k, v, bias, rope, first_only=first_only)
-        pairs = self.node("Squeeze", [self.node("Shape", [self.firsts()]), self.integers(0)])
         empty = self.node("SequenceEmpty", [], dtype=TensorProto.FLOAT)
-        outputs = self.node("Loop", [pairs, "", empty], body=body)
+        outputs = self.node("Loop", [self.pairs, "", empty], body=body)
         return self.node("ConcatFromSequence", [outputs], axis=0)
 
     def pair_attention(
