@@ -23,14 +23,14 @@ from polyrank.training.rerank import train_reranker
 
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
-    ("english.jsonl", 0.24, 8, 112),
-    ("short.jsonl", 0.20, 6, 160),
-    ("qa.jsonl", 0.05, 3, 400),
-    ("weak.jsonl", 0.03, 5, 128),
-    ("cross.jsonl", 0.22, 6, 128),
-    ("headings.jsonl", 0.12, 8, 64),
-    ("openings.jsonl", 0.08, 6, 128),
-    ("mixed.jsonl", 0.06, 6, 160),
+    ("english.jsonl", 0.22, 8, 112),
+    ("short.jsonl", 0.15, 6, 160),
+    ("qa.jsonl", 0.12, 4, 448),
+    ("weak.jsonl", 0.04, 5, 256),
+    ("cross.jsonl", 0.22, 6, 160),
+    ("headings.jsonl", 0.09, 8, 64),
+    ("openings.jsonl", 0.06, 6, 128),
+    ("mixed.jsonl", 0.10, 6, 200),
 )
 
 

@@ -76,7 +76,9 @@ def test_no_group_holds_a_text_of_an_evaluation_pool(
     contrastive.main()
     forbidden = evaluation_texts(data)
     groups = [
-        g for name in ("qa", "short", "weak", "cross") for g in read_groups(out / f"{name}.jsonl")
+        g
+        for name in ("qa", "short", "weak", "cross", "headings", "openings")
+        for g in read_groups(out / f"{name}.jsonl")
     ]
     assert not any(leaks((g.query, *g.texts), forbidden) for g in groups)
     # Thing 5 is the positive of one group and a negative of others.
@@ -96,19 +98,19 @@ def test_a_passage_judged_wrong_is_the_first_negative(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-def test_a_question_in_one_language_meets_sections_of_another(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["cross", "headings", "openings"])
+def test_a_question_in_one_language_meets_texts_of_another(data: Path, kind: str) -> None:
     import random
 
     import contrastive
 
-    found = contrastive.sections(data)
-    _, across = contrastive.documentation(found, random.Random(0))
-    assert across
-    for group in across:
+    groups = list(contrastive.across(contrastive.sections(data), random.Random(0), kind))
+    assert groups
+    for group in groups:
         other = "en" if group.lang == "de" else "de"
         assert group.query.startswith(other)
         assert all(text.startswith(group.lang) for text in group.texts)
-        assert group.query.split()[-1] == group.texts[0].split()[2]
+        assert group.query.split()[2] == group.texts[0].split()[2]  # its number
 
 
 @pytest.mark.usefixtures("recipe")
