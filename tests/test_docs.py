@@ -43,6 +43,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     (folder / "documents.txt").write_text("w10 w11\nw12\nw13 w14\n")
     (folder / "pairs.tsv").write_text("w10 w11\tw12\nw10\tw13 w14\n")
     (folder / "pairs.jsonl").write_text('{"query": "w10", "text": "w11"}\n')
+    judged = (f"w{n % 9}\tw{n} w{n + 1}\t{n % 3 % 2}\n" for n in range(20, 80))
+    (folder / "judged.tsv").write_text("".join(judged))
     (folder / "documents.jsonl").write_text('{"id": "a", "text": "w11"}\n')
     (folder / "README.md").write_text("w12\n")
     rows = ({"query": f"w{n} w9", "positive": f"w{n} w{n + 50} w9"} for n in range(100, 140))

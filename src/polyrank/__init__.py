@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polyrank.calibration import Calibration
     from polyrank.errors import InputError, ModelError, PolyrankError, TooLongError
     from polyrank.reranker import Reranker
     from polyrank.values import Ranked, Ranking
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Calibration": "polyrank.calibration",
     "InputError": "polyrank.errors",
     "ModelError": "polyrank.errors",
     "PolyrankError": "polyrank.errors",
@@ -28,6 +30,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "InputError",
     "ModelError",
     "PolyrankError",

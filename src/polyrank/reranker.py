@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from polyrank.backends import choose_backend, open_backend
+from polyrank.calibration import Calibration
 from polyrank.checkpoint import read_config
 from polyrank.config import EncoderConfig
 from polyrank.engine import Engine, Health, OnForward
 from polyrank.errors import CheckpointError, InputError
-from polyrank.models import find_model
+from polyrank.models import ModelFolder, find_model, fingerprint
 from polyrank.tokenization import (
     OnOverflow,
     PairTokenizer,
@@ -31,7 +32,7 @@ from polyrank.tokenization import (
 )
 from polyrank.values import Backend, Document, Encoding, Pair, Ranked, Ranking
 
-__all__ = ["Reranker", "sigmoid"]
+__all__ = ["Reranker"]
 
 _PROGRESS_FROM = 200  # pairs; fewer are done before a bar is worth drawing
 
@@ -59,12 +60,15 @@ class Reranker:
         max_queue_tokens: tokens that may wait; a request that would be more of them raises
             QueueFullError, and none of its pairs run. None: no limit.
         threads: CPU threads of the backend; None: what affinity and the container allow.
+        calibration: a file that `polyrank calibrate` wrote, or a Calibration; scores are then
+            probabilities. None: scores are the sigmoid of the logits.
         compile: run the network through torch.compile: the first pairs wait for it, a minute or
             so, and it needs a C++ compiler on CPUs.
 
     Raises:
         ModelNotFoundError, CheckpointError, BackendError: the model cannot be used; the
             message says why and what to do.
+        InputError: an option is out of range, or the calibration is of another model.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Reranker:
         max_batch_tokens: int | None = None,
         max_queue_tokens: int | None = None,
         threads: int | None = None,
+        calibration: Calibration | str | os.PathLike[str] | None = None,
         compile: bool = False,
     ) -> None:
         _check_count("max_batch_tokens", max_batch_tokens)
@@ -104,6 +109,8 @@ class Reranker:
                 f"of the embedding table, got {self._tokenizer.vocab_size} in {folder.path}; the "
                 "tokenizer belongs to another model"
             )
+        self.calibration = _calibration(calibration, folder)
+        """What makes a score of a logit."""
         self.name = folder.name
         """The model's name: hub id, folder name or `polyrank-mini`."""
         self.revision = folder.revision
@@ -183,7 +190,8 @@ class Reranker:
         rankings, start = [], 0
         for query, documents in queries:
             part = slice(start, start + len(documents))
-            ranking = _rank(query, documents, encodings[part], logits[part])
+            scores = self.calibration.scores(logits[part])
+            ranking = _rank(query, documents, encodings[part], logits[part], scores)
             rankings.append(_cut(ranking, top_n, threshold))
             start += len(documents)
         return rankings
@@ -199,10 +207,10 @@ class Reranker:
     ) -> npt.NDArray[np.float32]:
         """[N] scores in [0, 1] of (query, document) pairs in input order.
 
-        The sigmoid of the logits: in fp32 very high and very low ones become equal, so sort by
-        `logits` instead.
+        In fp32 those of very high and very low logits become equal, so sort by `logits` instead.
         """
-        return sigmoid(self.logits(pairs, show_progress=show_progress)).astype(np.float32)
+        logits = self.logits(pairs, show_progress=show_progress)
+        return self.calibration.scores(logits).astype(np.float32)
 
     def encode(
         self, pairs: Iterable[Pair], *, max_text_tokens: int | None = None
@@ -315,8 +323,8 @@ def _rank(
     documents: Sequence[Document],
     encodings: Sequence[Encoding],
     logits: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float64],
 ) -> Ranking:
-    scores = sigmoid(logits)
     order = np.argsort(-logits, kind="stable")
     return Ranking(
         query,
@@ -341,10 +349,15 @@ def _cut(ranking: Ranking, top_n: int | None, threshold: float | None) -> Rankin
     return Ranking(ranking.query, kept[:top_n])
 
 
-def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Logits as scores in [0, 1], in fp64: no two fp32 logits from -16 to 16 become one score."""
-    # fp64, and through tanh, which cannot overflow.
-    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+def _calibration(
+    given: Calibration | str | os.PathLike[str] | None, folder: ModelFolder
+) -> Calibration:
+    if given is None:
+        return Calibration()
+    calibration = given if isinstance(given, Calibration) else Calibration.read(given)
+    if calibration.fingerprint is not None:  # which takes reading the whole model
+        calibration.check(fingerprint(folder.path), folder.name)
+    return calibration
 
 
 def _brief(value: object) -> str:

@@ -120,7 +120,7 @@ class Ranked:
     index: int
     """Position of the document in the input."""
     score: float
-    """Relevance in [0, 1]: the sigmoid of the logit."""
+    """Relevance in [0, 1]: the sigmoid of the logit, or what a calibration makes of it."""
     logit: float
     """The network's raw answer, fp32; rankings are made by it."""
     document: Document = field(repr=False)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from polyrank.calibration import Calibration
 from polyrank.cli.printing import json_line, logit_text, print_fields, print_ranking, score_text
-from polyrank.reranker import sigmoid
 from polyrank.values import Ranked
 
 
 def test_neighbouring_logits_have_scores_that_differ() -> None:
     logits = np.linspace(-13, 13, 2001, dtype=np.float32)
     above = np.nextafter(logits, np.float32(np.inf))
+    sigmoid = Calibration().scores
     for low, high in zip(sigmoid(logits), sigmoid(above), strict=True):
         assert score_text(low) <= score_text(high)
     far = np.abs(logits) > 1  # nearer to 0 fp32 is finer than any 12 decimals

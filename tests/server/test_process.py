@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from polyrank import Calibration, Reranker
 from server.process import SLOW, Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
@@ -154,3 +155,17 @@ def test_two_servers_share_a_port_where_both_say_so(started: Callable[..., Serve
     second = started("--reuse-port", "--port", str(first.address[1]))
     assert first.address == second.address
     assert first.http.get("/health").status_code == 200
+
+
+def test_scores_are_those_of_a_calibration_and_logits_are_not(
+    started: Callable[..., Server], reranker: Reranker, tmp_path: Path
+) -> None:
+    curve = Calibration(scale=3.0, shift=-1.0)
+    curve.write(tmp_path / "c.json")
+    server = started("--calibration", str(tmp_path / "c.json"))
+    body = {"query": "w10 w11", "texts": ["w20 w21", "w10 w12"], "raw_scores": False}
+    logits = reranker.logits([(body["query"], text) for text in body["texts"]])
+    for raw, wanted in ((False, curve.scores(logits)), (True, logits)):
+        rows = server.http.post("/rerank", json={**body, "raw_scores": raw}).json()
+        got = {row["index"]: row["score"] for row in rows}
+        assert [got[0], got[1]] == pytest.approx(wanted.tolist(), abs=1e-5)

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from polyrank.cli.bench import bench
 from polyrank.cli.cache import cache
+from polyrank.cli.calibrate import calibrate
 from polyrank.cli.convert import convert
 from polyrank.cli.eval import evaluate
 from polyrank.cli.info import info
@@ -84,7 +85,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (rank, score, serve, evaluate, bench, info, convert, mine, train, pretrain):
+for _command in (
+    rank, score, serve, evaluate, calibrate, bench, info, convert, mine, train, pretrain,
+):  # fmt: skip
     _name = "eval" if _command is evaluate else None  # `eval` is a name of Python's own
     app.command(_name, help=_unwrapped(_command.__doc__ or ""))(_command)
 app.add_typer(cache)

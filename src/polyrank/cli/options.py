@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "Backend",
+    "CalibrationFile",
     "Debug",
     "Device",
     "Dtype",
@@ -108,6 +109,15 @@ Threads = Annotated[
         "unless given.",
     ),
 ]
+CalibrationFile = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        rich_help_panel=_PANEL,
+        help="What `polyrank calibrate` wrote for this model: scores are probabilities.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_keep_debug, help="Show the traceback of an error.")
@@ -124,6 +134,7 @@ def open_reranker(
     max_length: int | None,
     offline: bool,
     threads: int | None,
+    calibration: str | None = None,
 ) -> Reranker:
     """Load what the model options ask for. Imports the engine, which takes its time."""
     from polyrank.reranker import Reranker
@@ -137,4 +148,5 @@ def open_reranker(
         max_length=max_length,
         offline=offline or None,  # without the flag, HF_HUB_OFFLINE decides
         threads=threads,
+        calibration=calibration,
     )

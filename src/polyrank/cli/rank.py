@@ -49,6 +49,7 @@ def rank(
     max_length: o.MaxLength = None,
     offline: o.Offline = False,
     threads: o.Threads = None,
+    calibration: o.CalibrationFile = None,
     debug: o.Debug = False,
 ) -> None:
     """Rank documents by their relevance to QUERY, best first.
@@ -84,6 +85,7 @@ def rank(
         max_length=max_length,
         offline=offline,
         threads=threads,
+        calibration=calibration,
     ) as reranker:
         ranking = reranker.rank(query, documents)
     # top_n and threshold come after ranking, so that what was cut is told of all documents.

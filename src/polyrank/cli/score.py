@@ -15,6 +15,7 @@ from polyrank.cli.printing import cut_note, json_line, logit_text, note, progres
 from polyrank.cli.reading import lines_of, open_bytes, parse_pair, place
 
 if TYPE_CHECKING:
+    from polyrank.calibration import Calibration
     from polyrank.cli.chunks import Scored
 
 __all__ = ["score"]
@@ -58,6 +59,7 @@ def score(
     max_length: o.MaxLength = None,
     offline: o.Offline = False,
     threads: o.Threads = None,
+    calibration: o.CalibrationFile = None,
     debug: o.Debug = False,
 ) -> None:
     """Score `query TAB text` lines: line N of the output is the score of line N of the input.
@@ -103,6 +105,7 @@ def score(
                 max_length=max_length,
                 offline=offline,
                 threads=threads,
+                calibration=calibration,
             )
         )
         name = place(file)
@@ -114,7 +117,9 @@ def score(
         to_terminal = output is None and sys.stdout.isatty()
         advance = stack.enter_context(progress(source, show=not to_terminal))
         try:
-            cut, total = _write(parts, sink, advance, as_json=as_json, logits=logits)
+            cut, total = _write(
+                parts, sink, advance, reranker.calibration, as_json=as_json, logits=logits
+            )
         except KeyboardInterrupt:
             if output is not None:
                 note(f"stopped; the same command with --resume continues {place(output)}")
@@ -126,6 +131,7 @@ def _write(
     parts: Iterable[Scored],
     sink: BinaryIO,
     advance: Callable[[int], None],
+    calibration: Calibration,
     *,
     as_json: bool,
     logits: bool,
@@ -133,7 +139,7 @@ def _write(
     """Write what is scored as soon as it is; how many pairs were cut, and how many there were."""
     cut = total = 0
     for part in parts:
-        sink.write(_lines(part, as_json=as_json, logits=logits))
+        sink.write(_lines(part, calibration, as_json=as_json, logits=logits))
         sink.flush()  # what is scored outlives us, however we end
         total += len(part.pairs)
         cut += sum(e.truncated for e in part.encodings)
@@ -141,15 +147,14 @@ def _write(
     return cut, total
 
 
-def _lines(part: Scored, *, as_json: bool, logits: bool) -> bytes:
-    from polyrank.reranker import sigmoid
-
+def _lines(part: Scored, calibration: Calibration, *, as_json: bool, logits: bool) -> bytes:
     if logits:
         lines = [logit_text(x) for x in part.logits]
     elif not as_json:
-        lines = [score_text(x) for x in sigmoid(part.logits)]
+        lines = [score_text(x) for x in calibration.scores(part.logits)]
     else:
-        rows = zip(part.pairs, sigmoid(part.logits), part.logits, part.encodings, strict=True)
+        scores = calibration.scores(part.logits)
+        rows = zip(part.pairs, scores, part.logits, part.encodings, strict=True)
         lines = [
             json_line(
                 {

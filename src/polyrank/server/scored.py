@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from polyrank.reranker import sigmoid
+from polyrank.calibration import Calibration
 from polyrank.server.problems import Problem
 
 __all__ = ["About", "Scored", "State", "Times"]
@@ -43,11 +43,12 @@ class Scored:
     """How many pairs were not run, because their score was known."""
     characters: int
     times: Times
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """[N] in [0, 1]."""
-        return sigmoid(self.logits)
+        return self.calibration.scores(self.logits)
 
     @property
     def truncated(self) -> int:

@@ -77,6 +77,7 @@ class Service:
             max_batch_tokens=s.max_batch_tokens,
             threads=s.threads,
             max_queue_tokens=s.max_queue_tokens,
+            calibration=s.calibration,
         )
         folder = find_model(s.model, revision=reranker.revision, offline=s.offline or None)
         self.use(reranker, fingerprint(folder.path))
@@ -194,6 +195,7 @@ class Service:
             cut=tuple(i for i, k in enumerate(found) if k.tokens < k.tokens_given),
             cached=len(pairs) - len(new),
             characters=sum(len(query) + len(text) for query, text in pairs),
+            calibration=reranker.calibration,
             times=Times(began=start, tokenize=tokenized, queue=ticket.waited, forward=ticket.ran),
         )
         self.metrics.scored(scored)

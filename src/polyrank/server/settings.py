@@ -59,6 +59,9 @@ class ServerSettings:
     threads: int | None = _setting(
         None, "CPU threads; what affinity and the container allow, unless given.", "Model", least=1
     )
+    calibration: str | None = _setting(
+        None, "A file of `polyrank calibrate`: scores are probabilities.", "Model"
+    )
     offline: bool = _setting(False, "Never connect; use what is on this machine.", "Model")
     served_name: tuple[str, ...] = _setting(
         (),
