@@ -43,7 +43,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     (folder / "documents.txt").write_text("w10 w11\nw12\nw13 w14\n")
     (folder / "pairs.tsv").write_text("w10 w11\tw12\nw10\tw13 w14\n")
     (folder / "pairs.jsonl").write_text('{"query": "w10", "text": "w11"}\n')
-    judged = (f"w{n % 9}\tw{n} w{n + 1}\t{n % 3 % 2}\n" for n in range(20, 80))
+    judged = (
+        f"how tall is tower {n}?\tTower {n} is 90 metres tall.\t1\n"
+        f"how tall is tower {n}?\tBread is baked from flour.\t0\n"
+        for n in range(12)
+    )
     (folder / "judged.tsv").write_text("".join(judged))
     (folder / "documents.jsonl").write_text('{"id": "a", "text": "w11"}\n')
     (folder / "README.md").write_text("w12\n")
