@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(polyrank.__all__) == [
+        "Calibration",
         "InputError",
         "ModelError",
         "PolyrankError",

@@ -55,7 +55,8 @@ class Reranker:
         offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
         max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
         on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the
-            result; "error" raises TooLongError.
+            result; "windows" reads the text in overlapping parts, and the best one's logit counts
+            (MaxP: Dai and Callan, SIGIR 2019); "error" raises TooLongError.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
         max_queue_tokens: tokens that may wait; a request that would be more of them raises
             QueueFullError, and none of its pairs run. None: no limit.
@@ -115,6 +116,7 @@ class Reranker:
         """The model's name: hub id, folder name or `polyrank-mini`."""
         self.revision = folder.revision
         """The hub commit in use; None for local folders."""
+        self.on_overflow = on_overflow
         self._truncation = Truncation(
             max_length=_limit(max_length, config, self._tokenizer),
             max_query_tokens=max_query_tokens,

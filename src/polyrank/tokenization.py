@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from polyrank.values import Document, Encoding
 
 __all__ = ["OnOverflow", "PairTokenizer", "Template", "Truncation", "document_text"]
 
-OnOverflow = Literal["truncate", "error"]
+OnOverflow = Literal["truncate", "error", "windows"]
+_OVERLAP = 4  # windows share one part in so many
 Ids = npt.NDArray[np.int32]
 
 
@@ -52,9 +53,10 @@ class Truncation:
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
-        if self.on_overflow not in ("truncate", "error"):
+        if self.on_overflow not in get_args(OnOverflow):
             raise InputError(
-                f'expected on_overflow to be "truncate" or "error", got {self.on_overflow!r}'
+                'expected on_overflow to be "truncate", "error" or "windows", got '
+                f"{self.on_overflow!r}"
             )
         for name in ("max_query_tokens", "max_text_tokens"):
             given = getattr(self, name)
@@ -126,7 +128,7 @@ class PairTokenizer:
     def assemble(
         self, query: Ids, text: Ids, truncation: Truncation, *, where: str = "pair"
     ) -> Encoding:
-        """Put a tokenised pair into the template, cut to fit.
+        """Put a tokenised pair into the template, cut to fit or in windows.
 
         Raises TooLongError where `truncation` forbids cutting, naming `where`.
         """
@@ -138,16 +140,32 @@ class PairTokenizer:
                 f"expected at most {truncation.max_length} tokens per pair, got {given} at "
                 f'{where}; shorten it, raise max_length, or pass on_overflow="truncate"'
             )
-        split = len(t.prefix) + kept_query + len(t.middle)
-        ids = np.concatenate(
-            [t.prefix, query[:kept_query], t.middle, text[:kept_text], t.suffix], dtype=np.int32
+        query_cut = len(query) - kept_query
+        query, read = query[:kept_query], text[: truncation.max_text_tokens]
+        if truncation.on_overflow != "windows" or kept_text == len(read):
+            parts = [self._encoding(query, text[:kept_text])]
+            text_cut = len(text) - kept_text
+        else:
+            starts = window_starts(len(read), kept_text)
+            parts = [self._encoding(query, read[start : start + kept_text]) for start in starts]
+            text_cut = len(text) - len(read)
+        return replace(
+            parts[0],
+            tokens_given=given,
+            query_cut=query_cut,
+            text_cut=text_cut,
+            windows=tuple(parts) if len(parts) > 1 else (),
         )
+
+    def _encoding(self, query: Ids, text: Ids) -> Encoding:
+        """A pair that fits, in the template."""
+        t = self.template
+        ids = np.concatenate([t.prefix, query, t.middle, text, t.suffix], dtype=np.int32)
+        split = len(t.prefix) + len(query) + len(t.middle)
         return Encoding(
             ids=ids,
             type_split=split if t.text_is_type_1 else len(ids),
-            tokens_given=given,
-            query_cut=len(query) - kept_query,
-            text_cut=len(text) - kept_text,
+            tokens_given=len(ids),
         )
 
     def encode(
@@ -183,6 +201,15 @@ class PairTokenizer:
             self.assemble(ids[position[q]], ids[position[t]], truncation, where=f"{where}[{i}]")
             for i, (q, t) in enumerate(pairs)
         ]
+
+
+def window_starts(length: int, size: int) -> list[int]:
+    """Where windows of `size` begin that cover `length` > `size`, each over a quarter of the last.
+
+    The last one ends with the text, and is as long as the others.
+    """
+    stride = max(1, size - size // _OVERLAP)
+    return [*range(0, length - size, stride), length - size]
 
 
 def document_text(document: Document, where: str) -> str:

@@ -42,9 +42,13 @@ class Encoding:
     """Tokens taken from the end of the query."""
     text_cut: int = 0
     """Tokens taken from the end of the text."""
+    windows: tuple[Encoding, ...] = ()
+    """The parts that a pair over the limit is read in, `ids` being the first; the pair's logit is
+    the highest of theirs. None: the pair is read whole."""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Tokens of the pair that the network reads, each counted once."""
+        return self.tokens_given - self.query_cut - self.text_cut if self.windows else len(self.ids)
 
     @property
     def truncated(self) -> bool:

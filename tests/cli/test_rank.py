@@ -159,3 +159,16 @@ def test_debug_shows_the_traceback_wherever_it_stands(polyrank: Run, tmp_path: P
         assert "Traceback" in ran.err
         assert "InputError" in ran.err
     assert "Traceback" not in polyrank(*args).err
+
+
+def test_long_documents_in_windows_are_read_whole(polyrank: Run, model: str) -> None:
+    stdin = "w20 " * 60 + "w10 w11\nw30\n"
+    flags = ("-m", model, "--max-length", 20, "--json")
+    cut = polyrank("rank", "w10 w11", *flags, stdin=stdin)
+    assert "1 of 2 documents was cut to 20 tokens" in cut.err
+    whole = polyrank("rank", "w10 w11", *flags, "--on-overflow", "windows", stdin=stdin)
+    assert (whole.code, whole.err) == (0, "")
+    assert all(not json.loads(line)["truncated"] for line in whole.lines)
+    wrong = polyrank("rank", "w10 w11", *flags, "--on-overflow", "window", stdin=stdin)
+    assert wrong.code == 2
+    assert "'window'" in wrong.err

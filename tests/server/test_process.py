@@ -169,3 +169,11 @@ def test_scores_are_those_of_a_calibration_and_logits_are_not(
         rows = server.http.post("/rerank", json={**body, "raw_scores": raw}).json()
         got = {row["index"]: row["score"] for row in rows}
         assert [got[0], got[1]] == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_texts_in_windows_are_read_whole(started: Callable[..., Server]) -> None:
+    server = started("--on-overflow", "windows", "--max-length", "24")
+    body = {"query": "w10 w11", "texts": ["w20 " * 100, "w10 w12"], "truncate": False}
+    answer = server.http.post("/rerank", json=body)
+    assert answer.status_code == 200
+    assert "x-truncated-pairs" not in answer.headers

@@ -45,6 +45,7 @@ def calibrate(
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     max_length: o.MaxLength = None,
+    on_overflow: o.OnOverflow = "truncate",
     offline: o.Offline = False,
     threads: o.Threads = None,
     debug: o.Debug = False,
@@ -83,6 +84,7 @@ def calibrate(
                 device=device,
                 dtype=dtype,
                 max_length=max_length,
+                on_overflow=on_overflow,
                 offline=offline,
                 threads=threads,
             )

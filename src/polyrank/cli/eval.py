@@ -98,6 +98,7 @@ def evaluate(
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     max_length: o.MaxLength = None,
+    on_overflow: o.OnOverflow = "truncate",
     offline: o.Offline = False,
     threads: o.Threads = None,
     debug: o.Debug = False,
@@ -128,8 +129,8 @@ def evaluate(
     specs: list[ScorerSpec] = [
         ScorerSpec(
             text=name, revision=revision, device=device, dtype=dtype, backend=backend,
-            max_length=max_length, offline=offline or None, threads=threads, language=language,
-            api_key=api_key,
+            max_length=max_length, on_overflow=o.overflow(on_overflow), offline=offline or None,
+            threads=threads, language=language, api_key=api_key,
         )
         for name in names
     ]  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
     from polyrank.reranker import Reranker
+    from polyrank.tokenization import OnOverflow as OnOverflowName
 
 __all__ = [
     "AsJson",
@@ -20,10 +21,12 @@ __all__ = [
     "MaxLength",
     "Model",
     "Offline",
+    "OnOverflow",
     "Query",
     "Revision",
     "Threads",
     "open_reranker",
+    "overflow",
     "wants_debug",
 ]
 
@@ -94,6 +97,16 @@ MaxLength = Annotated[
         "unless given.",
     ),
 ]
+OnOverflow = Annotated[
+    str,
+    typer.Option(
+        "--on-overflow",
+        rich_help_panel=_PANEL,
+        help="What is done with a pair over the limit. truncate: its document is cut, which is "
+        "told. windows: the document is read in overlapping parts, and the best one counts. "
+        "error: the run ends.",
+    ),
+]
 Offline = Annotated[
     bool,
     typer.Option(
@@ -124,6 +137,15 @@ Debug = Annotated[
 ]
 
 
+def overflow(given: str) -> OnOverflowName:
+    """--on-overflow as the library has it."""
+    if given not in ("truncate", "windows", "error"):
+        raise typer.BadParameter(
+            f"expected truncate, windows or error, got {given!r}", param_hint="--on-overflow"
+        )
+    return cast("OnOverflowName", given)
+
+
 def open_reranker(
     model: str | None,
     *,
@@ -134,6 +156,7 @@ def open_reranker(
     max_length: int | None,
     offline: bool,
     threads: int | None,
+    on_overflow: str = "truncate",
     calibration: str | None = None,
 ) -> Reranker:
     """Load what the model options ask for. Imports the engine, which takes its time."""
@@ -148,5 +171,6 @@ def open_reranker(
         max_length=max_length,
         offline=offline or None,  # without the flag, HF_HUB_OFFLINE decides
         threads=threads,
+        on_overflow=overflow(on_overflow),
         calibration=calibration,
     )

@@ -58,23 +58,31 @@ class _Request:
     """
 
     def __init__(self, encodings: Sequence[Encoding], on_forward: OnForward) -> None:
+        parts = [part for e in encodings for part in e.windows or (e,)]
+        sizes = [len(e.windows) or 1 for e in encodings]
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        """[N] where each pair's parts begin; most pairs have one"""
         first: dict[tuple[bytes, int], int] = {}
-        unique = [first.setdefault((e.ids.tobytes(), e.type_split), len(first)) for e in encodings]
+        unique = [first.setdefault((e.ids.tobytes(), e.type_split), len(first)) for e in parts]
         self.unique = np.array(unique, np.intp)
-        """[N] which of the distinct pairs each pair is"""
+        """[parts] which of the distinct ones each part is"""
         places = np.unique(self.unique, return_index=True)[1]
-        self.encodings = [encodings[i] for i in places]
-        """The distinct pairs"""
-        self.copies = np.bincount(self.unique)
-        """How many pairs each distinct pair stands for"""
+        self.encodings = [parts[i] for i in places]
+        """The distinct parts"""
+        self.copies = np.bincount(self.unique[self.starts], minlength=len(self.encodings))
+        """How many pairs begin with each distinct part"""
         self.on_forward = on_forward
         self.logits = np.full(len(self.encodings), np.nan, np.float32)
         self.left = len(self.encodings)
         self.future: Future[Logits] = Future()
 
+    def result(self) -> Logits:
+        """[N] the pairs' logits, once all parts are done."""
+        return np.maximum.reduceat(self.logits[self.unique], self.starts)
+
 
 _Job = tuple[_Request, int]
-"""A request, and which of its distinct pairs."""
+"""A request, and which of its distinct parts."""
 
 
 class Engine:
@@ -137,10 +145,11 @@ class Engine:
         them. Cancelling the future takes its waiting pairs from the queue. Raises QueueFullError
         (nothing was admitted) and EngineStoppedError.
         """
-        request = _Request(encodings, on_forward)
         if not encodings:
-            request.future.set_result(np.empty(0, np.float32))
-            return request.future
+            nothing: Future[Logits] = Future()
+            nothing.set_result(np.empty(0, np.float32))
+            return nothing
+        request = _Request(encodings, on_forward)
         with self._changed:
             if self._stopping or not self._alive():
                 raise EngineStoppedError(
@@ -290,7 +299,7 @@ def _tokens(work: Sequence[_Job]) -> int:
 
 def _finish(request: _Request) -> None:
     with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits
-        request.future.set_result(request.logits[request.unique])
+        request.future.set_result(request.result())
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -77,6 +77,7 @@ class Service:
             max_batch_tokens=s.max_batch_tokens,
             threads=s.threads,
             max_queue_tokens=s.max_queue_tokens,
+            on_overflow="windows" if s.on_overflow == "windows" else "truncate",
             calibration=s.calibration,
         )
         folder = find_model(s.model, revision=reranker.revision, offline=s.offline or None)
@@ -87,7 +88,7 @@ class Service:
         reranker.logits([("a", "b")])
         self._fingerprint = fingerprint
         identity = (fingerprint, reranker.backend_name, reranker.max_length,
-                    self.settings.max_query_tokens)  # fmt: skip
+                    self.settings.max_query_tokens, reranker.on_overflow)  # fmt: skip
         self._cache = ScoreCache(self.settings.cache_pairs, identity)
         self.metrics.model(
             max_batch_tokens=reranker.max_batch_tokens,

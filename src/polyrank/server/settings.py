@@ -59,6 +59,12 @@ class ServerSettings:
     threads: int | None = _setting(
         None, "CPU threads; what affinity and the container allow, unless given.", "Model", least=1
     )
+    on_overflow: str = _setting(
+        "truncate",
+        "What is done with pairs over the limit. truncate: texts are cut, and metrics and headers "
+        "tell. windows: texts are read in overlapping parts, and the best one counts.",
+        "Model",
+    )
     calibration: str | None = _setting(
         None, "A file of `polyrank calibrate`: scores are probabilities.", "Model"
     )
@@ -168,6 +174,7 @@ class ServerSettings:
             value, least = getattr(self, f.name), f.metadata["least"]
             if least is not None and value is not None and not least <= value < float("inf"):
                 raise InputError(f"expected {f.name} from {least}, got {value!r}")
+        _check_choice("on_overflow", self.on_overflow, ("truncate", "windows"))
         _check_choice("unknown_models", self.unknown_models, ("answer", "refuse"))
         _check_choice("log_level", self.log_level, ("debug", "info", "warning", "error"))
         if not self.port <= 65535:

@@ -12,6 +12,7 @@ from polyrank.errors import InputError
 from polyrank.evaluation.bm25 import BM25
 from polyrank.evaluation.values import Collection, Judge, Judged
 from polyrank.reranker import Reranker
+from polyrank.tokenization import OnOverflow
 from polyrank.values import Pair, Scorer
 
 __all__ = ["ScorerSpec", "open_judge"]
@@ -29,6 +30,8 @@ class ScorerSpec:
     backend: str = "auto"
     max_length: int | None = None
     """Limit of a pair in tokens; None: the model's own."""
+    on_overflow: OnOverflow = "truncate"
+    """What is done with pairs over it."""
     offline: bool | None = None
     threads: int | None = None
     language: str | None = None
@@ -88,7 +91,8 @@ def _model(name: str, spec: ScorerSpec, collection: Collection) -> Judge:
 
     return open_model(
         name, revision=spec.revision, backend=spec.backend, device=spec.device, dtype=spec.dtype,
-        max_length=spec.max_length, offline=spec.offline, threads=spec.threads,
+        max_length=spec.max_length, on_overflow=spec.on_overflow, offline=spec.offline,
+        threads=spec.threads,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from polyrank.evaluation.values import Judged
 from polyrank.models import find_model, fingerprint
 from polyrank.reranker import Reranker
+from polyrank.tokenization import OnOverflow
 from polyrank.values import Pair
 
 __all__ = ["RerankerJudge", "open_model"]
@@ -26,6 +27,7 @@ class RerankerJudge:
             "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
             "fingerprint": fingerprint, "backend": reranker.backend_name,
             "max_length": reranker.max_length, **({} if known else {"cached": False}),
+            **({} if reranker.on_overflow == "truncate" else {"on_overflow": reranker.on_overflow}),
         }  # fmt: skip
 
     def judge(self, pairs: Sequence[Pair]) -> Judged:
@@ -59,6 +61,7 @@ def open_model(
     device: str,
     dtype: str,
     max_length: int | None,
+    on_overflow: OnOverflow,
     offline: bool | None,
     threads: int | None,
 ) -> RerankerJudge:
@@ -71,6 +74,7 @@ def open_model(
         device=device,
         dtype=dtype,
         max_length=max_length,
+        on_overflow=on_overflow,
         offline=offline,
         threads=threads,
     )
