@@ -1,12 +1,12 @@
-"""Tokens a second in training: polyrank's packed step against a padded one on the same groups.
+"""Tokens a second in training: polyrank's loop against sentence-transformers' CrossEncoderTrainer.
 
     python benchmarks/training.py --model FOLDER --groups groups.jsonl --output results.json
 
-The padded contender does what sentence-transformers' CrossEncoderTrainer does in a step: it
-tokenises a batch of pairs, pads them to the longest, and runs transformers' sequence classifier
-under bf16 autocast; without the trainer around it, which only adds to its time. Both train 12
-layers with frozen embeddings and the same loss. Contenders take turns; CPU time is reported beside
-wall time, since training shares machines.
+Both train the same network on the same groups: a step is the gradient of 16 groups of up to 6
+texts, bf16 autocast, frozen embeddings, AdamW, clipping. The trainer runs as it comes, with its own
+collator, padding and loss (BinaryCrossEntropyLoss over pairs; pairs of a batch in random order), in
+batches of 32 pairs, three to a step; polyrank trains InfoNCE over groups. Contenders take turns; a
+token is one that is not padding. CPU time stands beside wall time, since training shares machines.
 """
 
 from __future__ import annotations
@@ -16,71 +16,113 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from datasets import Dataset
+from sentence_transformers.cross_encoder import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import TrainerCallback
 
 from polyrank.checkpoint import save_checkpoint
-from polyrank.tokenization import PairTokenizer
+from polyrank.tokenization import PairTokenizer, Truncation
 from polyrank.training.config import LoopConfig, LossConfig, MixtureConfig, PartConfig, RerankConfig
-from polyrank.training.groups import Group
-from polyrank.training.losses import info_nce, pad_groups
+from polyrank.training.loop import run_step
 from polyrank.training.objective import Reranking
+from polyrank.training.optimizer import make_optimizer
 from polyrank.training.rerank import build_model
 
-MAX_LENGTH = 192
+MAX_LENGTH, GROUPS, TEXTS, PAIRS = 192, 16, 6, 32
+BATCHES = GROUPS * TEXTS // PAIRS  # of a step
+Timing = tuple[float, float]
+"""Tokens a second of the wall clock, and of the CPUs'."""
+SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+           "pad_token": "<pad>", "unk_token": "<unk>"}  # fmt: skip
 
 
-def packed(config: RerankConfig) -> Callable[[int], int]:
-    """A step as polyrank takes it; returns its tokens."""
-    model, _ = build_model(config, "cpu")
-    tokenizer = PairTokenizer.from_folder(config.model)
-    objective = Reranking(config.data, LossConfig(), tokenizer, compute_dtype=torch.bfloat16)
+class Packed:
+    """polyrank's own steps."""
 
-    def step(number: int) -> int:
-        tokens = 0
-        for batch in objective.batches(number):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss, _ = objective.loss(model, batch)
-            loss.backward()
-            tokens += batch.tokens
-        model.zero_grad()
-        return tokens
-
-    return step
-
-
-def padded(config: RerankConfig) -> Callable[[int], int]:
-    """The same step with transformers, padded; returns the tokens that are not padding."""
-    _, checkpoint = build_model(config, "cpu")
-    folder = tempfile.mkdtemp()
-    save_checkpoint(folder, checkpoint, layout="native")
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).train()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(Path(config.model) / "tokenizer.json"), pad_token="<pad>"
-    )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".embeddings." not in name)
-    pair_tokenizer = PairTokenizer.from_folder(config.model)
-    drawn = Reranking(config.data, LossConfig(), pair_tokenizer).mixture
-
-    def step(number: int) -> int:
-        groups: list[Group] = [g for g, _ in drawn.step(number, config.data.groups_per_step)]
-        pairs = [(g.query, text) for g in groups for text in g.texts]
-        inputs = tokenizer(
-            [q for q, _ in pairs], [t for _, t in pairs], padding=True, truncation=True,
-            max_length=MAX_LENGTH, return_tensors="pt", return_token_type_ids=False,
+    def __init__(self, config: RerankConfig) -> None:
+        self._config = config
+        self._model, _ = build_model(config, "cpu")
+        self._optimizer = make_optimizer(self._model, config.loop)
+        self._objective = Reranking(
+            config.data, config.loss, PairTokenizer.from_folder(config.model),
+            compute_dtype=torch.bfloat16,
         )  # fmt: skip
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(**inputs).logits[:, 0].float()
-        loss = info_nce(*pad_groups(logits, [len(g.texts) for g in groups])).sum()
-        loss.backward()
-        model.zero_grad()
-        return int(inputs["attention_mask"].sum())
 
-    return step
+    def run(self, steps: Sequence[int]) -> Timing:
+        return timed(lambda: sum(
+            run_step(self._model, self._objective, self._optimizer, self._config.loop, n).tokens
+            for n in steps
+        ))  # fmt: skip
+
+
+class Padded:
+    """CrossEncoderTrainer over the same groups' pairs."""
+
+    def __init__(self, config: RerankConfig, folder: Path) -> None:
+        _, checkpoint = build_model(config, "cpu")
+        save_checkpoint(folder, checkpoint, layout="native")
+        text = (Path(config.model) / "tokenizer.json").read_bytes()
+        (folder / "tokenizer.json").write_bytes(text)
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": MAX_LENGTH}
+        (folder / "tokenizer_config.json").write_text(json.dumps(about | SPECIAL))
+        self._folder = folder
+        self._model = CrossEncoder(str(folder), num_labels=1, max_length=MAX_LENGTH, device="cpu")
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_("embeddings." not in name)
+        self._tokenizer = PairTokenizer.from_folder(config.model)
+        self._mixture = Reranking(config.data, LossConfig(), self._tokenizer).mixture
+
+    def run(self, steps: Sequence[int]) -> Timing:
+        groups = [g for n in steps for g, _ in self._mixture.step(n, GROUPS)]
+        rows = [(g.query, text, float(i == 0)) for g in groups for i, text in enumerate(g.texts)]
+        pairs = [(query, text) for query, text, _ in rows]
+        rule = Truncation(max_length=MAX_LENGTH)
+        tokens = sum(map(len, self._tokenizer.encode_pairs(pairs, rule)))
+        columns = dict(
+            zip(("query", "text", "label"), map(list, zip(*rows, strict=True)), strict=True)
+        )
+        trainer = CrossEncoderTrainer(
+            model=self._model,
+            args=CrossEncoderTrainingArguments(
+                output_dir=str(self._folder / "out"), max_steps=len(steps), use_cpu=True, bf16=True,
+                per_device_train_batch_size=PAIRS, gradient_accumulation_steps=BATCHES,
+                save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            loss=BinaryCrossEntropyLoss(self._model),
+            callbacks=[clock := Clock()],
+        )  # fmt: skip
+        trainer.train()
+        return tokens / clock.wall, tokens / clock.cpu
+
+
+class Clock(TrainerCallback):
+    """From the first step's begin to the last one's end: what is around them is free."""
+
+    wall = cpu = 0.0
+
+    def on_train_begin(self, *given: Any, **named: Any) -> None:
+        self.wall, self.cpu = -time.perf_counter(), -time.process_time()
+
+    def on_train_end(self, *given: Any, **named: Any) -> None:
+        self.wall += time.perf_counter()
+        self.cpu += time.process_time()
+
+
+def timed(work: Callable[[], int]) -> Timing:
+    wall, cpu = time.perf_counter(), time.process_time()
+    tokens = work()
+    return tokens / (time.perf_counter() - wall), tokens / (time.process_time() - cpu)
 
 
 def main() -> None:
@@ -89,21 +131,25 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--groups", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="of a round")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    part = PartConfig(path=str(args.groups), group_size=5, max_length=MAX_LENGTH)
-    data = MixtureConfig(parts=(part,), groups_per_step=8, max_batch_tokens=8192)
-    config = RerankConfig(model=str(args.model), data=data, loop=LoopConfig(steps=1))
-    contenders = {"polyrank, packed": packed(config), "transformers, padded": padded(config)}
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for number in range(args.rounds + 1):
-        for name, step in contenders.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            tokens = step(number)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if number:  # the first warms up
-                rates[name].append((tokens / wall, tokens / cpu))
-                print(f"{name}: {tokens} tokens, {wall:.2f} s, {cpu:.2f} s CPU", flush=True)
+    part = PartConfig(path=str(args.groups), group_size=TEXTS, max_length=MAX_LENGTH)
+    data = MixtureConfig(parts=(part,), groups_per_step=GROUPS, max_batch_tokens=6144)
+    config = RerankConfig(model=str(args.model), data=data, loop=LoopConfig(steps=1000))
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {
+            "polyrank": Packed(config),
+            "sentence-transformers CrossEncoderTrainer": Padded(config, Path(folder)),
+        }
+        rates: dict[str, list[Timing]] = {name: [] for name in contenders}
+        for number in range(args.rounds + 1):
+            steps = range(number * args.steps, (number + 1) * args.steps)
+            for name, contender in contenders.items():
+                wall, cpu = contender.run(steps)
+                if number:  # the first warms up
+                    rates[name].append((wall, cpu))
+                    print(f"{name}: {wall:.0f} tokens/s, {cpu:.0f} a CPU second", flush=True)
     report = {
         name: {
             "tokens_per_s": round(statistics.median(w for w, _ in found), 1),
