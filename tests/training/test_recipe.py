@@ -145,3 +145,18 @@ def test_a_long_passage_is_cut_to_the_sentences_that_share_rare_words() -> None:
     assert "zebra" in cut
     assert len(cut.split()) < 120
     assert best_stretch("zebra", "A short text.", {}) == "A short text."
+
+
+@pytest.mark.usefixtures("recipe")
+def test_the_mean_of_two_models_lies_between_them(tiny_model: Path) -> None:
+    from dataclasses import replace
+
+    from mean import mean
+
+    from polyrank.checkpoint import Array, load_checkpoint
+
+    start = load_checkpoint(tiny_model)
+    end = replace(start, arrays={n: Array(a.float32() + 1) for n, a in start.arrays.items()})
+    between = mean(start, end, 0.6)
+    for name, array in start.arrays.items():
+        assert between.arrays[name].data == pytest.approx(array.float32() + 0.6, abs=1e-6)

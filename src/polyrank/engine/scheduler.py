@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 
@@ -17,10 +16,9 @@ Job = tuple[int, int]
 class Scheduler:
     """A queue of requests, each a list of pairs known by their lengths in tokens.
 
-    A request is admitted whole or not at all. Requests are done in the order in which they would
-    end if every batch were shared equally among those that wait: a small one overtakes a large
-    one, and a large one's turn comes however many small ones follow (after the fair sojourn
-    protocol, Friedman and Henderson, SIGMETRICS 2003). Within a request the longest pairs come
+    A request is admitted whole or not at all. Batches go in turns to the requests with the least
+    left and to the oldest: a small one overtakes large ones, and whatever comes after it, a request
+    that has become the oldest has half of the machine. Within a request the longest pairs come
     first, which keeps the lengths in a batch alike.
     """
 
@@ -30,11 +28,11 @@ class Scheduler:
         """Tokens that may wait; None: no limit. An empty queue admits a request of any size."""
         self.queued_tokens = 0
         self.queued_pairs = 0
-        self._waiting: dict[int, deque[tuple[int, int]]] = {}  # request -> (length, index)...
-        self._clock = 0.0
-        """Tokens that each request would have got by now, had it always waited"""
-        self._order: list[tuple[float, int]] = []
-        """(the clock when the request would end, request), first to last"""
+        self._waiting: dict[int, deque[tuple[int, int]]] = {}
+        """request -> (length, index)..., the oldest first"""
+        self._left: dict[int, int] = {}
+        """request -> tokens that wait"""
+        self._oldest_first = False
 
     def admit(self, request: int, lengths: Sequence[int]) -> None:
         """Queue all pairs of a new request. Raises QueueFullError, and then queues none."""
@@ -48,7 +46,7 @@ class Scheduler:
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         if order:
             self._waiting[request] = deque((lengths[i], i) for i in order)
-            insort(self._order, (self._clock + tokens, request))
+            self._left[request] = tokens
         self.queued_tokens += tokens
         self.queued_pairs += len(lengths)
 
@@ -58,24 +56,22 @@ class Scheduler:
         `max_tokens` stands for the budget where less is wanted.
         """
         batch: list[Job] = []
-        room = budget = max_tokens or self.max_batch_tokens
-        for _, request in self._order:
+        room = max_tokens or self.max_batch_tokens
+        order = list(self._waiting)
+        if not self._oldest_first:
+            order.sort(key=self._left.__getitem__)
+        for request in order:
             # The first always gets a pair through, however long; so nobody starves.
             room -= self._take(request, room, batch, at_least_one=not batch)
-        if batch:
-            self._clock += (budget - room) / len(self._order)
-        for ended in [turn for turn in self._order if not self._waiting[turn[1]]]:
-            self._order.remove(ended)
-            del self._waiting[ended[1]]
+        self._oldest_first = not self._oldest_first
+        for request in [r for r in order if not self._waiting[r]]:
+            del self._waiting[request], self._left[request]
         return batch
 
     def cancel(self, request: int) -> None:
         """Drop what still waits of a request; unknown and finished ones are no error."""
-        pairs = self._waiting.pop(request, None)
-        if pairs:
-            self.queued_tokens -= sum(length for length, _ in pairs)
-            self.queued_pairs -= len(pairs)
-            self._order = [turn for turn in self._order if turn[1] != request]
+        self.queued_pairs -= len(self._waiting.pop(request, ()))
+        self.queued_tokens -= self._left.pop(request, 0)
 
     def _take(
         self, request: int, budget: int, batch: list[Job], *, at_least_one: bool = False
@@ -89,4 +85,5 @@ class Scheduler:
             batch.append((request, index))
             self.queued_pairs -= 1
         self.queued_tokens -= taken
+        self._left[request] -= taken
         return taken
