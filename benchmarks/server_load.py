@@ -25,17 +25,12 @@ from typing import Any
 
 import load
 from polyrank import Reranker
+from transformers_folder import write_for_transformers
 
 HERE = Path(__file__).parent
 EQUAL = 1e-5
 ROUNDED = 0.2
 """How far rivals in fp32 may be from an int8 network's scores."""
-
-SPECIAL = {
-    "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
-    "pad_token": "<pad>", "unk_token": "<unk>",
-}  # fmt: skip
-"""What transformers is told of the tokenizer; for a BERT it would make up tokens of its own."""
 
 
 def offline(reranker: Reranker, jobs: Sequence[load.Job]) -> tuple[list[float], float]:
@@ -115,14 +110,11 @@ def rivals(options: argparse.Namespace, folder: Path, port: int) -> dict[str, li
 
 def export(model: str | None, folder: Path) -> None:
     """The served model's weights as transformers reads them."""
-    from polyrank.checkpoint import load_checkpoint, save_checkpoint
+    from polyrank.checkpoint import load_checkpoint
     from polyrank.models import find_model
 
     source = find_model(model, revision=None, offline=True).path
-    save_checkpoint(folder, load_checkpoint(source), layout="native")
-    (folder / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | SPECIAL))
+    write_for_transformers(folder, load_checkpoint(source), source / "tokenizer.json", 512)
 
 
 def main() -> None:

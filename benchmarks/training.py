@@ -30,20 +30,18 @@ from sentence_transformers.cross_encoder import (
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import TrainerCallback
 
-from polyrank.checkpoint import save_checkpoint
 from polyrank.tokenization import PairTokenizer, Truncation
 from polyrank.training.config import LoopConfig, LossConfig, MixtureConfig, PartConfig, RerankConfig
 from polyrank.training.loop import run_step
 from polyrank.training.objective import Reranking
 from polyrank.training.optimizer import make_optimizer
 from polyrank.training.rerank import build_model
+from transformers_folder import write_for_transformers
 
 MAX_LENGTH, GROUPS, TEXTS, PAIRS = 192, 16, 6, 32
 BATCHES = GROUPS * TEXTS // PAIRS  # of a step
 Timing = tuple[float, float]
 """Tokens a second of the wall clock, and of the CPUs'."""
-SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
-           "pad_token": "<pad>", "unk_token": "<unk>"}  # fmt: skip
 
 
 class Packed:
@@ -70,11 +68,8 @@ class Padded:
 
     def __init__(self, config: RerankConfig, folder: Path) -> None:
         _, checkpoint = build_model(config, "cpu")
-        save_checkpoint(folder, checkpoint, layout="native")
-        text = (Path(config.model) / "tokenizer.json").read_bytes()
-        (folder / "tokenizer.json").write_bytes(text)
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": MAX_LENGTH}
-        (folder / "tokenizer_config.json").write_text(json.dumps(about | SPECIAL))
+        tokenizer = Path(config.model) / "tokenizer.json"
+        write_for_transformers(folder, checkpoint, tokenizer, MAX_LENGTH)
         self._folder = folder
         self._model = CrossEncoder(str(folder), num_labels=1, max_length=MAX_LENGTH, device="cpu")
         for name, parameter in self._model.named_parameters():

@@ -1,6 +1,6 @@
 """The trained reranker as the package carries it: 4-bit table, int8 layers, pieces rearranged.
 
-    python recipes/polyrank_mini/package.py --model run/step-000700 --vocabulary vocabulary \
+    python recipes/polyrank_mini/package.py --model mean --vocabulary vocabulary \
         --out src/polyrank/embedded/polyrank-mini
 
 `--vocabulary` is what `vocabulary.py` wrote, or a folder that this script wrote before: what learns

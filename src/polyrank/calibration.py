@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from polyrank.errors import InputError
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +39,7 @@ class Calibration:
 
     def scores(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """[N] scores in fp64: no two fp32 logits from -16 to 16 become one score."""
-        # Through tanh, which cannot overflow.
-        return 0.5 * (1.0 + np.tanh(0.5 * (self.scale * logits.astype(np.float64) + self.shift)))
+        return sigmoid(self.scale * logits.astype(np.float64) + self.shift)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Calibration:
@@ -70,3 +69,8 @@ class Calibration:
                 f"expected a calibration for {name} ({fingerprint}), got one for the model "
                 f"{self.fingerprint}; make one with: polyrank calibrate -m {name}"
             )
+
+
+def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-x)), through tanh, which cannot overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from polyrank.calibration import Calibration
+from polyrank.calibration import Calibration, sigmoid
 from polyrank.errors import InputError
 
 __all__ = ["Cut", "Fit", "fit_calibration"]
@@ -98,7 +98,7 @@ def _curve(x: Floats, relevant: npt.NDArray[np.bool_], fingerprint: str | None) 
     weights = np.array([0.0, np.log((positive + 1) / (negative + 1))])
     loss = _loss(features, target, weights)
     for _ in range(_STEPS):
-        p = _sigmoid(features @ weights)
+        p = sigmoid(features @ weights)
         gradient = features.T @ (p - target)
         curvature = (features * (p * (1 - p))[:, None]).T @ features + 1e-12 * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
@@ -114,10 +114,6 @@ def _curve(x: Floats, relevant: npt.NDArray[np.bool_], fingerprint: str | None) 
             "labels 1 for relevant?"
         )
     return Calibration(scale=float(weights[0]), shift=float(weights[1]), fingerprint=fingerprint)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def _loss(features: Floats, target: Floats, weights: Floats) -> float:
