@@ -19,7 +19,7 @@ from polyrank.errors import BackendError, CheckpointError
 from polyrank.onnx_backend import files
 from polyrank.onnx_backend.files import write_packed
 from polyrank.onnx_backend.graph import build_graph
-from polyrank.onnx_backend.layout import PROBE, Precision
+from polyrank.onnx_backend.layout import Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
 from polyrank.onnx_backend.runner import OnnxBackend
 from polyrank.torch_backend import CrossEncoder, TorchBackend
@@ -156,11 +156,18 @@ def test_a_cpu_that_clips_int8_products_gets_the_safe_kernel(
     OnnxBackend(folder)
     on_this_cpu = list(opened)
     opened.clear()
-    # As if the sum had been clipped to 16 bits.
-    monkeypatch.setattr("polyrank.onnx_backend.runner.PROBE", (PROBE[0], PROBE[1] - 1))
+    monkeypatch.setattr(OnnxBackend, "_clips", lambda self: True)
     backend = OnnxBackend(folder, threads=2)
     backend.forward(pack(random_encodings([9])), all_threads=False)
     assert (on_this_cpu[0], opened) == (False, [False, True, True])
+
+
+def test_weights_of_half_the_steps_are_clipped_on_no_cpu(packed: Packed) -> None:
+    folder = packed(random_checkpoint("gte"), "int8", largest=64)
+    fast, safe = OnnxBackend(folder), OnnxBackend(folder, safe=True)
+    assert not fast._safe
+    encodings = pack(random_encodings([5, 40, 90, 300]))
+    assert (fast.forward(encodings) == safe.forward(encodings)).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

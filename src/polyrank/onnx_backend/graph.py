@@ -378,13 +378,13 @@ class _Builder(Parts):
         return self.node("Gather", [self.weight(table), at], axis=0)
 
     def probe(self) -> onnx.ValueInfoProto:
-        """The largest product that int8 layers may meet, on the machine that runs the graph."""
-        name, exact = PROBE
-        K = exact // (255 * 127)
-        q = self.constant(f"{name}.q", np.full((1, K), 255, np.uint8))
-        w = self.constant(f"{name}.w", np.full((K, 1), 127, np.int8))
-        self.node("MatMulInteger", [q, w], name)
-        return helper.make_tensor_value_info(name, TensorProto.INT32, [1, 1])
+        """What the machine that runs the graph loses of the largest sum that a layer may meet."""
+        K, most = 64, 255
+        q = self.constant(f"{PROBE}.q", np.full((1, K), most, np.uint8))
+        w = self.constant(f"{PROBE}.w", np.full((K, 1), self.largest, np.int8))
+        exact = self.constant(f"{PROBE}.exact", np.int32(most * self.largest * K))
+        self.node("Sub", [exact, self.node("MatMulInteger", [q, w])], PROBE)
+        return helper.make_tensor_value_info(PROBE, TensorProto.INT32, [1, 1])
 
     def values(self, name: str) -> npt.NDArray[np.float32]:
         return self.arrays[name].float32()

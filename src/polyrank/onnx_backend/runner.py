@@ -36,7 +36,8 @@ class OnnxBackend:
         """Open `model.onnx` in `folder`.
 
         `safe` sums int8 products without the 16-bit intermediate that CPUs without VNNI clip: the
-        same logits from a slower kernel. It comes on by itself where the graph finds such a CPU.
+        same logits from a slower kernel. It comes on by itself where the graph finds such a CPU
+        and has weights large enough to be clipped (above 64 of 127 steps).
         """
         self._path = folder / GRAPH_FILE
         self.threads = self.parallel = thread_count(threads)
@@ -91,9 +92,8 @@ class OnnxBackend:
             raise CheckpointError(f"expected a packed model at {self._path}: {error}") from error
 
     def _clips(self) -> bool:
-        output, exact = PROBE
-        (found,) = self._session.run([output], self._feeds(_SHORTEST))
-        return int(found[0, 0]) != exact
+        (lost,) = self._session.run([PROBE], self._feeds(_SHORTEST))
+        return bool(lost.any())
 
     def _feeds(self, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
         starts = batch.cu_lengths.astype(np.int64)
