@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
@@ -52,9 +51,8 @@ class Packed:
         self._model, _ = build_model(config, "cpu")
         self._optimizer = make_optimizer(self._model, config.loop)
         self._objective = Reranking(
-            config.data, config.loss, PairTokenizer.from_folder(config.model),
-            compute_dtype=torch.bfloat16,
-        )  # fmt: skip
+            config.data, config.loss, PairTokenizer.from_folder(config.model)
+        )
 
     def run(self, steps: Sequence[int]) -> Timing:
         return timed(lambda: sum(

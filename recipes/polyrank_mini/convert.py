@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from polyrank.checkpoint import load_checkpoint
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
@@ -44,7 +42,7 @@ def main() -> None:
     paths = {p.name.split(".")[0]: unpack(p, args.out / "text") for p in args.text.glob("*.txt*")}
     texts = TextMixture(dict(paths), tokenizer, max_length=args.max_length, seed=5)
     teacher = CrossEncoder.from_checkpoint(original, device=args.device)
-    objective = HiddenStates(teacher, texts, compute_dtype=torch.bfloat16)
+    objective = HiddenStates(teacher, texts)
     loop = LoopConfig(steps=args.steps, learning_rate=3e-4, checkpoint_every=100, seed=5)
     train(student, objective, loop, args.out, say=lambda line: print(line, flush=True))
     export_model(args.out / "encoder", student, start, args.model)

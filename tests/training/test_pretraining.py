@@ -240,7 +240,7 @@ def test_the_converted_network_is_the_same_function_but_for_positions(
         type_ids=np.zeros(20, np.int32),
         cu_lengths=np.array([0, 7, 20], np.int32),
     )
-    inputs = forward_inputs(batch, torch.device("cpu"), torch.float32)
+    inputs = forward_inputs(batch, torch.device("cpu"))
     with torch.no_grad():
         before = CrossEncoder.from_checkpoint(bert).eval().hidden_states(*inputs)
         after = CrossEncoder.from_checkpoint(still).eval().hidden_states(*inputs)

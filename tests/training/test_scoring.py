@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from polyrank import Reranker
 from polyrank.checkpoint import load_checkpoint
@@ -13,7 +14,7 @@ from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.torch_backend.runner import limit_threads
-from polyrank.training.device import training_dtype
+from polyrank.training.device import autocast
 from polyrank.training.scoring import ModelScorer
 
 PAIRS = [("w10 w11", {"title": "w5", "text": "w12"}), ("w10", "w13 w14 w15"), ("w9", "")]
@@ -35,13 +36,16 @@ def test_a_document_that_is_no_text_is_an_error(tiny_model: Path) -> None:
         ModelScorer(model, PairTokenizer.from_folder(tiny_model)).score([("w1", {"body": "w2"})])
 
 
-@pytest.mark.parametrize(("can", "dtype"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(("can", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_cpu_trains_in_bf16_only_where_it_multiplies_in_it(
-    monkeypatch: pytest.MonkeyPatch, can: bool, dtype: str
+    monkeypatch: pytest.MonkeyPatch, can: bool, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: can)
-    assert training_dtype("cpu") == dtype
-    assert training_dtype("mps") == "fp32"
+    x = torch.ones(2, 2)
+    with autocast("auto", "cpu"):
+        assert (x @ x).dtype == dtype
+    with autocast("bf16", "cpu"):
+        assert (x @ x).dtype == torch.bfloat16
 
 
 def test_threads_are_lowered_to_what_we_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

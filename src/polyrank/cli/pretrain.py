@@ -115,7 +115,6 @@ def pretrain(
     from polyrank.models import find_model
     from polyrank.torch_backend.runner import choose_device, limit_threads
     from polyrank.training.config import LoopConfig, to_mapping
-    from polyrank.training.device import training_dtype
     from polyrank.training.masked import Stage
     from polyrank.training.pretraining import (
         PretrainConfig,
@@ -131,7 +130,6 @@ def pretrain(
         loop = LoopConfig(
             steps=steps or 1000,
             learning_rate=2e-4 if learning_rate is None else learning_rate,
-            dtype=training_dtype(device),
             train_embeddings=True,
         )
         run = PretrainConfig(

@@ -123,7 +123,7 @@ def train(
 
     device = str(choose_device(device))
     limit_threads(threads)
-    run = _run(config, recipe, model, data or [], device, offline)
+    run = _run(config, recipe, model, data or [], offline)
     if steps is not None:
         run = replace(run, loop=replace(run.loop, steps=steps))
     if out is None or dry_run:
@@ -139,20 +139,17 @@ def _run(
     recipe: str | None,
     model: str | None,
     data: list[str],
-    device: str,
     offline: bool,
 ) -> RerankConfig:
     """The run that is asked for, its model found."""
     from polyrank.models import find_model
     from polyrank.training.config import read_config
-    from polyrank.training.device import training_dtype
     from polyrank.training.recipe import recipe_run
 
     if config is not None:
         run = read_config(config)
     else:
-        dtype = training_dtype(device)
-        run = recipe_run(str(recipe), model=model, groups=data, dtype=dtype)
+        run = recipe_run(str(recipe), model=model, groups=data)
     return replace(run, model=str(find_model(run.model, offline=offline or None).path))
 
 

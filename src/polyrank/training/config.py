@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 C = TypeVar("C")
+TrainingDtype = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,9 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float | None = 1.0
     """Largest gradient norm; None: not clipped."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """Of the forward pass; weights and optimiser stay fp32."""
+    dtype: TrainingDtype = "auto"
+    """Of the forward pass; "auto": bf16 where the device multiplies in it, else fp32. Weights and
+    optimiser stay fp32."""
     train_embeddings: bool = False
     """Whether word, position and type tables learn too."""
     lora_rank: int | None = None

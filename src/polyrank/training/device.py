@@ -1,21 +1,26 @@
-"""Which dtype a device trains fastest in."""
+"""The dtype that a device trains in."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-__all__ = ["training_dtype"]
+from polyrank.training.config import TrainingDtype
+
+__all__ = ["autocast"]
 
 
-def training_dtype(device: str) -> Literal["bf16", "fp32"]:
-    """bf16 where the device multiplies in it, else fp32.
+def autocast(dtype: TrainingDtype, device: str) -> torch.autocast:
+    """The context of a forward pass in `dtype`; "auto" is bf16 where the device multiplies in it.
 
-    Most laptops' CPUs do not: there a bf16 product is emulated, and far slower than one in fp32.
+    Most laptops' CPUs do not: there a bf16 product is emulated, a hundred times slower than fp32.
     """
     kind = device.partition(":")[0]
+    enabled = _multiplies_bf16(kind) if dtype == "auto" else dtype == "bf16"
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def _multiplies_bf16(kind: str) -> bool:
     if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return "bf16" if kind == "cpu" and probe is not None and probe() else "fp32"
+    return kind == "cpu" and probe is not None and bool(probe())

@@ -30,13 +30,11 @@ class HiddenStates:
         *,
         sequences_per_step: int = 32,
         max_batch_tokens: int = 4096,
-        compute_dtype: torch.dtype = torch.float32,
     ) -> None:
         self._teacher = teacher.eval().requires_grad_(False)
         self._texts = texts
         self._sequences = sequences_per_step
         self._budget = max_batch_tokens
-        self._dtype = compute_dtype
 
     def batches(self, step: int) -> list[Batch]:
         """The step's sequences, packed."""
@@ -61,7 +59,7 @@ class HiddenStates:
         """
         if not isinstance(model, CrossEncoder):
             raise InputError(f"expected a CrossEncoder as student, got {type(model).__name__}")
-        inputs = forward_inputs(batch, next(model.parameters()).device, self._dtype)
+        inputs = forward_inputs(batch, next(model.parameters()).device)
         with torch.no_grad():
             wanted = self._teacher.hidden_states(*inputs)
         found = model.hidden_states(*inputs)

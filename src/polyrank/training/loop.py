@@ -19,6 +19,7 @@ from torch import nn
 from polyrank.errors import BackendError, InputError
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import LoopConfig, to_mapping
+from polyrank.training.device import autocast
 from polyrank.training.logs import RunLog, StepReport, Window
 from polyrank.training.objective import Objective
 from polyrank.training.optimizer import (
@@ -174,7 +175,7 @@ def _backward(
 ) -> tuple[float, dict[str, float]]:
     device = next(model.parameters()).device
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bf16"):
+        with autocast(config.dtype, device.type):
             total, sums = objective.loss(model, batch)
         torch.autograd.backward(total / items)
     except RuntimeError as error:

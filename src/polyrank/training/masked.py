@@ -79,10 +79,10 @@ class MaskedLanguageModel(nn.Module):
         self.norm = nn.LayerNorm(D, eps=encoder.config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
 
-    def forward(self, batch: MaskedBatch, dtype: torch.dtype) -> torch.Tensor:
+    def forward(self, batch: MaskedBatch) -> torch.Tensor:
         """[M, V] logits at the masked places."""
         device = self.bias.device
-        x_TD = self.encoder.hidden_states(*forward_inputs(batch.batch, device, dtype))[-1]
+        x_TD = self.encoder.hidden_states(*forward_inputs(batch.batch, device))[-1]
         x_MD = x_TD[torch.from_numpy(batch.places).to(device)]
         x_MD = self.norm(functional.gelu(self.dense(x_MD)))
         return functional.linear(x_MD, self.encoder.embeddings.word.weight, self.bias)
@@ -97,8 +97,6 @@ class MaskedText:
         self._texts, self._stage = texts, stage
         self._mask_id = mask_id
         self._special = np.array(sorted(set(special)), np.int32)
-        bf16 = stage.loop.dtype == "bf16"
-        self._dtype = torch.bfloat16 if bf16 else torch.float32
 
     def batches(self, step: int) -> list[MaskedBatch]:
         """The step's sequences, masked anew each time they come."""
@@ -119,7 +117,7 @@ class MaskedText:
 
     def loss(self, model: Any, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum of the cross-entropies of the masked tokens."""
-        logits_MV = model(batch, self._dtype).float()
+        logits_MV = model(batch).float()
         answers_M = torch.from_numpy(batch.answers).to(logits_MV.device, torch.long)
         total = functional.cross_entropy(logits_MV, answers_M, reduction="sum")
         hits = float((logits_MV.argmax(1) == answers_M).sum())

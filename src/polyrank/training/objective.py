@@ -42,10 +42,10 @@ class Objective(Protocol):
         ...
 
 
-def forward_inputs(
-    batch: Batch, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, Layout]:
-    """What the network's forward pass takes."""
+def forward_inputs(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """What the network's forward pass takes, laid out for autocast's dtype where that is on."""
+    mixed = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
     ids_T = torch.from_numpy(batch.ids).to(device, torch.long)
     types_T = torch.from_numpy(batch.type_ids).to(device, torch.long)
     return ids_T, types_T, Layout.of(batch.cu_lengths, device, dtype)
@@ -62,8 +62,6 @@ class Reranking:
         data: MixtureConfig,
         loss: LossConfig,
         tokenizer: PairTokenizer,
-        *,
-        compute_dtype: torch.dtype = torch.float32,
     ) -> None:
         parts = [
             Part(
@@ -82,7 +80,6 @@ class Reranking:
         )
         self._data, self._loss = data, loss
         self._tokenizer = tokenizer
-        self._compute_dtype = compute_dtype
 
     def batches(self, step: int) -> list[GroupBatch]:
         """The step's groups, packed under the token budget."""
@@ -99,7 +96,7 @@ class Reranking:
     def loss(self, model: Any, batch: GroupBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum of the groups' losses."""
         device = next(model.parameters()).device
-        logits_S = model(*forward_inputs(batch.batch, device, self._compute_dtype))
+        logits_S = model(*forward_inputs(batch.batch, device))
         return group_losses(logits_S, batch, self._loss)
 
 

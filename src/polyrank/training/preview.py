@@ -9,7 +9,8 @@ import torch
 
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
-from polyrank.training.config import RerankConfig
+from polyrank.training.config import RerankConfig, TrainingDtype
+from polyrank.training.device import autocast
 from polyrank.training.logs import duration_text
 from polyrank.training.objective import Objective, Reranking
 from polyrank.training.rerank import build_model
@@ -62,8 +63,7 @@ def preview_reranker(
     if steps < 1:
         raise InputError(f"expected at least 1 step to preview, got {steps}")
     tokenizer = PairTokenizer.from_folder(config.model)
-    dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
-    objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
+    objective = Reranking(config.data, config.loss, tokenizer)
     batches = [b for step in range(steps) for b in objective.batches(step)]
     first = batches[0].batch
     bounds = list(zip(first.cu_lengths[:-1], first.cu_lengths[1:], strict=True))[:pairs]
@@ -85,7 +85,7 @@ def preview_reranker(
 
 
 def tokens_per_second(
-    model: torch.nn.Module, objective: Objective, dtype: str, device: str
+    model: torch.nn.Module, objective: Objective, dtype: TrainingDtype, device: str
 ) -> float:
     """How fast one forward and backward pass runs; gradients stay in the model."""
     batch = objective.batches(0)[0]
@@ -93,7 +93,7 @@ def tokens_per_second(
     seconds = 0.0
     for _ in range(2):  # the first pass also allocates
         start = time.perf_counter()
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bf16"):
+        with autocast(dtype, device):
             loss, _ = objective.loss(model, batch)
         torch.autograd.backward(loss)
         if device.startswith("cuda"):

@@ -27,7 +27,6 @@ def recipe_run(
     *,
     model: str | None,
     groups: Sequence[str],
-    dtype: str = "bf16",
 ) -> RerankConfig:
     """The run that a recipe makes of a model and groups files, each drawn from equally often.
 
@@ -46,5 +45,4 @@ def recipe_run(
     if not groups:
         raise InputError(f"expected at least one groups file for the recipe {name}, got none")
     row["data"] = {**row["data"], "parts": [{"path": path, **part} for path in groups]}
-    row["loop"] = {"dtype": dtype, **row["loop"]}
     return from_mapping(RerankConfig, row, where=str(path))

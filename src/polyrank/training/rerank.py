@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes, load_checkpoint
 from polyrank.errors import InputError
@@ -76,8 +75,7 @@ def train_reranker(
     folder.mkdir(parents=True, exist_ok=True)
     model, checkpoint = build_model(config, device)
     tokenizer = PairTokenizer.from_folder(start)
-    dtype = torch.bfloat16 if config.loop.dtype == "bf16" else torch.float32
-    objective = Reranking(config.data, config.loss, tokenizer, compute_dtype=dtype)
+    objective = Reranking(config.data, config.loss, tokenizer)
     if rank() == 0:
         write_json(folder / "config.json", to_mapping(config))
     for part in objective.mixture.parts:

@@ -48,7 +48,7 @@ class ModelScorer:
         self._model.eval()
         try:
             for chosen in plan_batches([len(e) for e in encodings], self._budget):
-                inputs = forward_inputs(pack([encodings[i] for i in chosen]), device, torch.float32)
+                inputs = forward_inputs(pack([encodings[i] for i in chosen]), device)
                 logits[chosen] = self._model(*inputs).cpu().numpy()
         finally:
             self._model.train(training)
