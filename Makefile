@@ -6,7 +6,7 @@ check:  ## everything that must hold before a commit
 	mypy
 	lint-imports
 	mkdocs build --strict --quiet --site-dir site
-	python -m pytest -q
+	python -m pytest -q -n auto
 
 format:  ## put the code into shape
 	ruff check --fix .
