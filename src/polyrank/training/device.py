@@ -12,7 +12,7 @@ __all__ = ["autocast"]
 def autocast(dtype: TrainingDtype, device: str) -> torch.autocast:
     """The context of a forward pass in `dtype`; "auto" is bf16 where the device multiplies in it.
 
-    Most laptops' CPUs do not: there a bf16 product is emulated, a hundred times slower than fp32.
+    Most laptops' CPUs do not: there a bf16 product is emulated, many times slower than fp32.
     """
     kind = device.partition(":")[0]
     enabled = _multiplies_bf16(kind) if dtype == "auto" else dtype == "bf16"
