@@ -46,6 +46,7 @@ def test_a_cpu_trains_in_bf16_only_where_it_multiplies_in_it(
         assert (x @ x).dtype == dtype
     with autocast("bf16", "cpu"):
         assert (x @ x).dtype == torch.bfloat16
+    assert not autocast("auto", "mps")._enabled
 
 
 def test_threads_are_lowered_to_what_we_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
