@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8192)
     args = parser.parse_args()
     if not (args.folder / "tokenizer.json").exists():
-        raise SystemExit(f"run cpu_torch.py --folder {args.folder} first: it writes the weights")
+        raise SystemExit(f"run torch_peers.py --folder {args.folder} first: it writes the weights")
     from polyrank import Reranker
 
     reranker = Reranker(args.folder, device="cpu", backend=args.backend, dtype=args.dtype)

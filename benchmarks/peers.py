@@ -19,13 +19,21 @@ Pairs = list[tuple[str, str]]
 Run = Callable[[dict[str, Any]], Any]
 
 
-def card(folder: str, *, max_length: int = 512) -> turns.Score:
-    """The model card's snippet: transformers, fp32, batches of 32 as they come, padded."""
-    return transformers(folder, "float32", sort=False, size=32, max_length=max_length)
+def card(
+    folder: str, dtype: str = "float32", *, device: str = "cpu", max_length: int = 512
+) -> turns.Score:
+    """The model card's snippet: transformers, batches of 32 as they come, padded."""
+    return transformers(folder, dtype, device=device, sort=False, size=32, max_length=max_length)
 
 
 def transformers(
-    folder: str, dtype: str, *, sort: bool = True, size: int = 16, max_length: int = 512
+    folder: str,
+    dtype: str,
+    *,
+    device: str = "cpu",
+    sort: bool = True,
+    size: int = 16,
+    max_length: int = 512,
 ) -> turns.Score:
     """transformers' sequence classifier on padded batches of `size`."""
     import torch
@@ -33,11 +41,12 @@ def transformers(
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
-    model.eval()
+    model.eval().to(device)
 
     def run(inputs: dict[str, Any]) -> Any:
+        inputs = {name: value.to(device) for name, value in inputs.items()}
         with torch.no_grad():
-            return model(**inputs, return_dict=True).logits.float().numpy()
+            return model(**inputs, return_dict=True).logits.float().cpu().numpy()
 
     return _batched(tokenizer, run, "pt", sort=sort, size=size, max_length=max_length)
 
@@ -74,14 +83,18 @@ def _batched(
 
 
 def sentence_transformers(
-    folder: str, dtype: str = "float32", *, size: int = 16, max_length: int = 512
+    folder: str,
+    dtype: str = "float32",
+    *,
+    device: str = "cpu",
+    size: int = 16,
+    max_length: int = 512,
 ) -> turns.Score:
     """CrossEncoder.predict on PyTorch, which sorts by length and pads batches of `size`."""
     import torch
 
-    return _cross_encoder(
-        folder, size, max_length, model_kwargs={"torch_dtype": getattr(torch, dtype)}
-    )
+    options = {"torch_dtype": getattr(torch, dtype)}
+    return _cross_encoder(folder, size, max_length, device=device, model_kwargs=options)
 
 
 def sentence_transformers_onnx(
@@ -157,23 +170,27 @@ def _onnx_session(path: Path) -> Run:
     return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
 
 
-def _cross_encoder(folder: str, size: int, max_length: int, **options: Any) -> turns.Score:
+def _cross_encoder(
+    folder: str, size: int, max_length: int, *, device: str = "cpu", **options: Any
+) -> turns.Score:
     import torch
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(
         folder,
         max_length=max_length,
-        device="cpu",
+        device=device,
         activation_fn=torch.nn.Identity(),
         **options,
     )
     return lambda pairs: model.predict(pairs, batch_size=size, show_progress_bar=False)
 
 
-def polyrank(folder: str, backend: str, dtype: str, *, max_length: int = 512) -> turns.Score:
+def polyrank(
+    folder: str, backend: str, dtype: str, *, device: str = "cpu", max_length: int = 512
+) -> turns.Score:
     """Our packed encoder."""
     from polyrank import Reranker
 
-    reranker = Reranker(folder, max_length=max_length, backend=backend, device="cpu", dtype=dtype)
+    reranker = Reranker(folder, max_length=max_length, backend=backend, device=device, dtype=dtype)
     return reranker.logits

@@ -55,10 +55,12 @@ class Packed:
         )
 
     def run(self, steps: Sequence[int]) -> Timing:
-        return timed(lambda: sum(
-            run_step(self._model, self._objective, self._optimizer, self._config.loop, n).tokens
-            for n in steps
-        ))  # fmt: skip
+        return timed(lambda: sum(self._step(n) for n in steps))
+
+    def _step(self, number: int) -> int:
+        batches = self._objective.batches(number)
+        loop = self._config.loop
+        return run_step(self._model, self._objective, batches, self._optimizer, loop, number).tokens
 
 
 class Padded:

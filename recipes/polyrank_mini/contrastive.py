@@ -29,7 +29,8 @@ HARD, EASY = 6, 2
 ROWS_PER_FILE = 3000
 SHORT_ROWS_PER_FILE = 800
 WEAK_PER_SOURCE = 250  # of one language: much of it is about software
-MIXED_PER_SOURCE = 40
+MIXED_PER_SOURCE = 200
+ASKED_IN = 2  # languages that ask for one text of another
 OPENING = 400  # characters of a section, for openings.jsonl
 Row = dict[str, Any]
 Sections = dict[tuple[str, str], dict[str, Row]]
@@ -147,14 +148,14 @@ def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
             there = [o for o in languages[source] if o != lang and keys[i] in found[source, o]]
             if not there:
                 continue
-            row = found[source, rng.choice(there)][keys[i]]
-            query = opening(row["positive"]) if kind == "openings" else row["query"]
-            if len(query) < 4 or query in texts[i]:  # not translated
-                continue
             chosen = [texts[i], *(texts[j] for j in hits)]
             if kind == "cross":
                 chosen = [best_stretch(asked[i], t, weights) for t in chosen]
-            yield group(query, chosen[0], chosen[1:], lang, source)
+            for other in rng.sample(there, min(len(there), ASKED_IN)):
+                row = found[source, other][keys[i]]
+                query = opening(row["positive"]) if kind == "openings" else row["query"]
+                if len(query) >= 4 and query not in texts[i]:  # else it is not translated
+                    yield group(query, chosen[0], chosen[1:], lang, source)
 
 
 def opening(text: str) -> str:

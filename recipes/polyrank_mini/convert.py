@@ -1,51 +1,79 @@
-"""The trained reranker, or the seed, in the mGTE architecture, distilled to its hidden states.
+"""The trained reranker in the mGTE architecture, distilled to its own hidden states.
 
-    python recipes/polyrank_mini/convert.py --model seed/e5-small --text DATA/train/text \
-        --out converted --steps 2000
+    python recipes/polyrank_mini/convert.py --model run/step-005000 --groups groups --out converted
 
-Short texts first: run it with `--max-length 64`, then again with 256 in another folder, from the
-first one's encoder (`--student`).
+Reads what `train.py` reads. `train.py --seed-model converted/model` goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from train import mixture
 
 from polyrank.checkpoint import load_checkpoint
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.config import LoopConfig
-from polyrank.training.convert import bert_to_gte
+from polyrank.training.config import LoopConfig, LossConfig
+from polyrank.training.convert import bert_to_gte, measure_activity
 from polyrank.training.distill import HiddenStates
 from polyrank.training.loop import train
+from polyrank.training.objective import Reranking
 from polyrank.training.state import export_model
-from polyrank.training.texts import TextMixture, unpack
+from polyrank.values import Batch
+
+ROPE_THETA = 160_000.0  # as the official model's; half of a head's 16 pairs hardly turn
+MEASURED_STEPS = 8
 
 
 def main() -> None:
-    """Read the arguments, convert, distil, write the encoder."""
+    """Read the arguments, convert, distil, write the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="the BERT-shaped original")
-    parser.add_argument("--student", type=Path, help="a converted encoder to go on from")
-    parser.add_argument("--text", type=Path, required=True, help="folder of LANGUAGE.txt.xz")
+    parser.add_argument("--groups", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--intermediate-size", type=int, default=768, help="neurons a layer keeps")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--groups-per-step", type=int, default=16)
+    parser.add_argument("--batch-tokens", type=int, default=6144)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--checkpoint-every", type=int, default=100)
+    parser.add_argument("--loader-processes", type=int, default=0)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    original = load_checkpoint(args.model, require_head=False)
-    start = load_checkpoint(args.student, require_head=False) if args.student else None
-    start = start or bert_to_gte(original)
-    student = CrossEncoder.from_checkpoint(start, device=args.device)
-    tokenizer = PairTokenizer.from_folder(args.model)
-    paths = {p.name.split(".")[0]: unpack(p, args.out / "text") for p in args.text.glob("*.txt*")}
-    texts = TextMixture(dict(paths), tokenizer, max_length=args.max_length, seed=5)
+    original = load_checkpoint(args.model)
     teacher = CrossEncoder.from_checkpoint(original, device=args.device)
-    objective = HiddenStates(teacher, texts)
-    loop = LoopConfig(steps=args.steps, learning_rate=3e-4, checkpoint_every=100, seed=5)
+    data = mixture(
+        args.groups, original.config.max_positions, args.groups_per_step, args.batch_tokens
+    )
+    groups = Reranking(data, LossConfig(), PairTokenizer.from_folder(args.model))
+
+    def batches(step: int) -> Sequence[Batch]:
+        return [b.batch for b in groups.batches(step)]
+
+    measured = (batch for step in range(MEASURED_STEPS) for batch in batches(step))
+    start = bert_to_gte(
+        original,
+        activity=measure_activity(teacher, measured),
+        intermediate_size=args.intermediate_size,
+        rope_theta=ROPE_THETA,
+    )
+    student = CrossEncoder.from_checkpoint(start, device=args.device)
+    loop = LoopConfig(
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        compile=args.compile,
+        loader_processes=args.loader_processes,
+        checkpoint_every=args.checkpoint_every,
+        log_every=args.checkpoint_every // 5,
+        seed=5,
+    )
+    objective = HiddenStates(teacher, batches)
     train(student, objective, loop, args.out, say=lambda line: print(line, flush=True))
-    export_model(args.out / "encoder", student, start, args.model)
+    export_model(args.out / "model", student, start, args.model)
 
 
 if __name__ == "__main__":

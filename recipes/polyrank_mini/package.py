@@ -45,11 +45,17 @@ def with_rows(checkpoint: Checkpoint, order: Ids, rare: npt.NDArray[np.bool_]) -
     """The checkpoint with its word embeddings in their new order, rare ones in fewer steps."""
     table = checkpoint.arrays[WORDS].float32()[order]
     table[rare] = coarser(table[rare])
+    return with_table(checkpoint, Array(table))
+
+
+def with_table(checkpoint: Checkpoint, table: Array) -> Checkpoint:
+    """The checkpoint with other word embeddings."""
+    rows = len(table.float32())
     return replace(
         checkpoint,
-        config=replace(checkpoint.config, vocab_size=len(order)),
-        arrays={**checkpoint.arrays, WORDS: Array(table)},
-        source={**checkpoint.source, "vocab_size": len(order)},
+        config=replace(checkpoint.config, vocab_size=rows),
+        arrays={**checkpoint.arrays, WORDS: table},
+        source={**checkpoint.source, "vocab_size": rows},
     )
 
 
@@ -57,8 +63,7 @@ def rearranged(model: Path, vocabulary: Path) -> Checkpoint:
     """The model with the vocabulary's pieces in their order."""
     trained = load_checkpoint(model)
     if not (vocabulary / "order.npy").exists():
-        packed = load_checkpoint(vocabulary)
-        return replace(packed, arrays={**trained.arrays, WORDS: packed.arrays[WORDS]})
+        return with_table(trained, load_checkpoint(vocabulary).arrays[WORDS])
     order, rare = (np.load(vocabulary / f"{name}.npy") for name in ("order", "rare"))
     return with_rows(trained, order, rare)
 

@@ -21,6 +21,7 @@ from polyrank import Reranker
 from polyrank.checkpoint import load_checkpoint
 from polyrank.errors import BackendError, InputError
 from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.ahead import made_ahead
 from polyrank.training.config import (
     LoopConfig,
     LossConfig,
@@ -87,6 +88,30 @@ def test_a_run_resumed_after_any_checkpoint_repeats_the_uninterrupted_one(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_batches_made_in_other_processes_are_the_same(
+    encoder_folder: Path, matching_file: Path, tmp_path: Path
+) -> None:
+    for name, processes in (("here", 0), ("there", 2)):
+        loop = replace(LOOP, loader_processes=processes)
+        train_reranker(config_for(encoder_folder, matching_file, loop), tmp_path / name)
+    assert losses(tmp_path / "there") == losses(tmp_path / "here")
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_a_step_s_batches_raise_is_raised_at_that_step(processes: int) -> None:
+    def make(step: int) -> int:
+        if step == 5:
+            raise InputError("expected less")
+        return 10 * step
+
+    made = made_ahead(make, range(2, 9), processes=processes)
+    assert [next(made) for _ in range(3)] == [(2, 20), (3, 30), (4, 40)]
+    with pytest.raises(InputError, match="expected less"):
+        next(made)
 
 
 def test_a_run_killed_at_any_moment_goes_on_with_the_same_losses(

@@ -17,13 +17,13 @@ from polyrank.errors import CheckpointError, InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import LoopConfig
-from polyrank.training.convert import bert_to_gte, constant_one
+from polyrank.training.convert import bert_to_gte, constant_one, measure_activity
 from polyrank.training.distill import HiddenStates
 from polyrank.training.loop import train
 from polyrank.training.masked import MaskedText, Stage, pretrain
 from polyrank.training.objective import forward_inputs
 from polyrank.training.texts import TextMixture, find_texts, unpack
-from polyrank.values import Batch
+from polyrank.values import Batch, pack
 
 LOOP = LoopConfig(
     steps=150,
@@ -44,6 +44,12 @@ GTE = EncoderConfig(
     type_vocab_size=1,
     layer_norm_eps=1e-12,
     rope_theta=10_000.0,
+)
+
+BATCH = Batch(
+    ids=np.random.default_rng(4).integers(10, 400, 200).astype(np.int32),
+    type_ids=np.zeros(200, np.int32),
+    cu_lengths=np.array([0, 17, 48, 72, 100, 127, 160, 200], np.int32),
 )
 
 
@@ -232,20 +238,63 @@ def test_the_converted_network_is_the_same_function_but_for_positions(
     encoder_folder: Path,
 ) -> None:
     bert = _bert(encoder_folder, positions=False)
-    gte = bert_to_gte(bert)
-    # RoPE off: angles of nearly 0.
+    teacher = CrossEncoder.from_checkpoint(bert).eval()
+    activity = measure_activity(teacher, [BATCH])
+    inputs = forward_inputs(BATCH, torch.device("cpu"))
+    for gte in (bert_to_gte(bert), bert_to_gte(bert, activity=activity)):
+        # RoPE off: angles of nearly 0.
+        still = replace(gte, config=replace(gte.config, rope_factor=1e12))
+        with torch.no_grad():
+            before = teacher.hidden_states(*inputs)
+            after = CrossEncoder.from_checkpoint(still).eval().hidden_states(*inputs)
+        for a, b in zip(before, after, strict=True):
+            torch.testing.assert_close(b, a, atol=2e-5, rtol=1e-5)
+
+
+def test_turned_heads_compare_most_where_rope_turns_least(encoder_folder: Path) -> None:
+    bert = _bert(encoder_folder, positions=False)
+    teacher = CrossEncoder.from_checkpoint(bert).eval()
+    gte = bert_to_gte(bert, activity=measure_activity(teacher, [BATCH]))
     still = replace(gte, config=replace(gte.config, rope_factor=1e12))
-    batch = Batch(
-        ids=np.arange(10, 30, dtype=np.int32),
-        type_ids=np.zeros(20, np.int32),
-        cu_lengths=np.array([0, 7, 20], np.int32),
-    )
-    inputs = forward_inputs(batch, torch.device("cpu"))
+    after = measure_activity(CrossEncoder.from_checkpoint(still).eval(), [BATCH])
+    for moments in (after.queries, after.keys):
+        sizes_LHK = np.diagonal(moments, axis1=2, axis2=3)
+        pairs = sizes_LHK.reshape(*sizes_LHK.shape[:2], 2, -1).sum(2)
+        assert (np.diff(pairs, axis=-1) > 0).all()  # the last pair is the slowest
+        off = moments - np.einsum("lhk,kj->lhkj", sizes_LHK, np.eye(sizes_LHK.shape[-1]))
+        # Balanced but for the ridge.
+        assert np.abs(off).max() < 0.01 * sizes_LHK.max()
+
+
+def test_the_least_active_neurons_are_left_out_and_their_mean_stays(
+    encoder_folder: Path,
+) -> None:
+    bert = _bert(encoder_folder, positions=False)
+    arrays = dict(bert.arrays)
+    # Half of the neurons say the same whatever they read.
+    still = np.arange(0, bert.config.intermediate_size, 2)
+    for n in range(bert.config.num_layers):
+        name = f"layers.{n}.mlp_in.weight"
+        value = arrays[name].float32().copy()
+        value[still] = 0.0
+        arrays[name] = Array(value)
+        out = arrays[f"layers.{n}.mlp_out.weight"].float32().copy()
+        out[:, still] *= 1e-2
+        arrays[f"layers.{n}.mlp_out.weight"] = Array(out)
+    bert = replace(bert, arrays=arrays)
+    teacher = CrossEncoder.from_checkpoint(bert).eval()
+    activity = measure_activity(teacher, [BATCH])
+    width = bert.config.intermediate_size - len(still)
+    gte = bert_to_gte(bert, activity=activity, intermediate_size=width)
+    assert gte.config.intermediate_size == width
+    gte = replace(gte, config=replace(gte.config, rope_factor=1e12))
+    inputs = forward_inputs(BATCH, torch.device("cpu"))
     with torch.no_grad():
-        before = CrossEncoder.from_checkpoint(bert).eval().hidden_states(*inputs)
-        after = CrossEncoder.from_checkpoint(still).eval().hidden_states(*inputs)
-    for a, b in zip(before, after, strict=True):
-        torch.testing.assert_close(b, a, atol=2e-5, rtol=1e-5)
+        before = teacher.hidden_states(*inputs)[-1]
+        after = CrossEncoder.from_checkpoint(gte).eval().hidden_states(*inputs)[-1]
+    torch.testing.assert_close(after, before, atol=2e-5, rtol=1e-5)
+    with pytest.raises(CheckpointError, match="`activity` where it is less"):
+        bert_to_gte(bert, intermediate_size=width)
 
 
 def test_a_gte_encoder_is_not_converted_again(encoder_folder: Path) -> None:
@@ -262,7 +311,7 @@ def test_a_converted_student_comes_closer_to_its_teacher(
     teacher = CrossEncoder.from_checkpoint(bert)
     tokenizer = PairTokenizer.from_folder(encoder_folder)
     texts = TextMixture({"xx": text_file}, tokenizer, max_length=16, seed=0)
-    objective = HiddenStates(teacher, texts, sequences_per_step=16, max_batch_tokens=128)
+    objective = HiddenStates(teacher, lambda n: [pack(c) for c in texts.step(n, 16, 128)])
     loop = replace(LOOP, steps=80, learning_rate=3e-3, checkpoint_every=80, log_every=20)
     train(student, objective, loop, tmp_path)
     errors = [

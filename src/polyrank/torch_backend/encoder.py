@@ -82,6 +82,11 @@ class CrossEncoder(nn.Module):
         assert isinstance(out, torch.Tensor)
         return out
 
+    def compile_layers(self) -> None:
+        """Fuse what can be fused in each layer; attention stays as it is."""
+        for layer in self.layers:
+            layer.compile(dynamic=True)
+
     @classmethod
     def from_checkpoint(
         cls,

@@ -54,6 +54,11 @@ class LoopConfig:
     """An update counts alpha / rank."""
     ema_decay: float | None = None
     """Also keep an exponential mean of the weights, saved as the model; None: off."""
+    loader_processes: int = 0
+    """Processes that tokenise ahead of the steps; 0: a thread. A GPU may need several."""
+    compile: bool = False
+    """Fuse each layer's small operations with torch.compile: about a minute before the first step,
+    for steps that take less time on a GPU."""
     recompute: bool = False
     """Recompute layers in the backward pass: half the speed, a fraction of the memory."""
     seed: int = 0

@@ -1,8 +1,8 @@
-"""A student learns another network's hidden states, token by token, on plain text."""
+"""A student learns another network's hidden states, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,7 @@ import torch
 from polyrank.errors import InputError
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.objective import forward_inputs
-from polyrank.training.texts import TextMixture
-from polyrank.values import Batch, Encoding, pack
+from polyrank.values import Batch
 
 __all__ = ["HiddenStates"]
 
@@ -23,30 +22,10 @@ class HiddenStates:
     mean square, so that no layer's scale outweighs another's. An item is a token.
     """
 
-    def __init__(
-        self,
-        teacher: CrossEncoder,
-        texts: TextMixture,
-        *,
-        sequences_per_step: int = 32,
-        max_batch_tokens: int = 4096,
-    ) -> None:
+    def __init__(self, teacher: CrossEncoder, batches: Callable[[int], Sequence[Batch]]) -> None:
+        """`batches`: a step's packed texts or pairs, by (seed, step) alone."""
         self._teacher = teacher.eval().requires_grad_(False)
-        self._texts = texts
-        self._sequences = sequences_per_step
-        self._budget = max_batch_tokens
-
-    def batches(self, step: int) -> list[Batch]:
-        """The step's sequences, packed."""
-        drawn: Sequence[Encoding] = [
-            self._texts.draw(step * self._sequences + i) for i in range(self._sequences)
-        ]
-        chunks: list[list[Encoding]] = [[]]
-        for sequence in sorted(drawn, key=len):
-            if chunks[-1] and sum(map(len, chunks[-1])) + len(sequence) > self._budget:
-                chunks.append([])
-            chunks[-1].append(sequence)
-        return [pack(chunk) for chunk in chunks]
+        self.batches = batches
 
     def size(self, batch: Batch) -> tuple[int, int]:
         """(tokens, tokens)"""

@@ -8,7 +8,7 @@ reduction follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from torch import nn
 
 from polyrank.errors import BackendError, InputError
 from polyrank.torch_backend.encoder import CrossEncoder
+from polyrank.training.ahead import made_ahead
 from polyrank.training.config import LoopConfig, to_mapping
 from polyrank.training.device import autocast
 from polyrank.training.logs import RunLog, StepReport, Window
@@ -74,8 +75,9 @@ def train(
     if evaluate is not None and first == 0 and config.evaluate_every is not None:
         _measure(model, ema, evaluate, log, 0)
     window = Window()
-    for step in range(first, config.steps):
-        window.add(run_step(model, objective, optimizer, config, step))
+    steps = range(first, config.steps)
+    for step, batches in made_ahead(objective.batches, steps, processes=config.loader_processes):
+        window.add(run_step(model, objective, batches, optimizer, config, step))
         if ema is not None:
             ema.update(model, step)
         done = step + 1
@@ -122,23 +124,25 @@ def _prepare(model: nn.Module, config: LoopConfig) -> None:
     for module in model.modules():
         if isinstance(module, CrossEncoder):
             module.checkpoint_layers = config.recompute
+            if config.compile:
+                module.compile_layers()
 
 
 def run_step(
     model: nn.Module,
     objective: Objective,
+    batches: Sequence[Any],
     optimizer: torch.optim.Optimizer,
     config: LoopConfig,
     step: int,
 ) -> StepReport:
-    """One optimiser step over all the step's batches.
+    """One optimiser step over all its batches.
 
     Raises InputError for a step without items, BackendError for a loss or gradients that are not
     finite, and where memory runs out.
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    batches = objective.batches(step)
     sizes = [objective.size(b) for b in batches]
     items, tokens = (sum(column) for column in zip(*sizes, strict=True))
     if not items:

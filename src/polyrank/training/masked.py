@@ -26,7 +26,7 @@ from polyrank.training.objective import forward_inputs
 from polyrank.training.parallel import rank, wait
 from polyrank.training.state import export_model
 from polyrank.training.texts import TextMixture
-from polyrank.values import Batch, Encoding, pack
+from polyrank.values import Batch, pack
 
 __all__ = [
     "MaskedBatch",
@@ -100,15 +100,9 @@ class MaskedText:
 
     def batches(self, step: int) -> list[MaskedBatch]:
         """The step's sequences, masked anew each time they come."""
-        n = self._stage.sequences_per_step
-        drawn = sorted((self._texts.draw(step * n + i) for i in range(n)), key=len)
-        rng = np.random.default_rng((self._stage.seed, 3, step))
-        chunks: list[list[Encoding]] = [[]]
-        for sequence in drawn:
-            used = sum(map(len, chunks[-1]))
-            if chunks[-1] and used + len(sequence) > self._stage.max_batch_tokens:
-                chunks.append([])
-            chunks[-1].append(sequence)
+        stage = self._stage
+        rng = np.random.default_rng((stage.seed, 3, step))
+        chunks = self._texts.step(step, stage.sequences_per_step, stage.max_batch_tokens)
         return [self._mask(pack(chunk), rng) for chunk in chunks]
 
     def size(self, batch: MaskedBatch) -> tuple[int, int]:

@@ -57,8 +57,9 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after `step` (0 is the first)."""
         decay = min(self.decay, (step + 1) / (step + 10))
-        for name, parameter in trainable(model).items():
-            self.mean[name].lerp_(parameter.detach(), 1.0 - decay)
+        held = trainable(model)
+        means = [self.mean[name] for name in held]
+        torch._foreach_lerp_(means, [p.detach() for p in held.values()], 1.0 - decay)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:

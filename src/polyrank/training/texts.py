@@ -109,6 +109,16 @@ class TextMixture:
         self._max_length = max_length
         self._seed = seed
 
+    def step(self, step: int, sequences: int, max_batch_tokens: int) -> list[list[Encoding]]:
+        """A step's sequences in batches of at most so many tokens, shortest first."""
+        drawn = sorted((self.draw(step * sequences + i) for i in range(sequences)), key=len)
+        chunks: list[list[Encoding]] = [[]]
+        for sequence in drawn:
+            if chunks[-1] and sum(map(len, chunks[-1])) + len(sequence) > max_batch_tokens:
+                chunks.append([])
+            chunks[-1].append(sequence)
+        return chunks
+
     def draw(self, number: int) -> Encoding:
         """Lines from a random one on, as one sequence of at most `max_length` tokens."""
         rng = np.random.default_rng((self._seed, number))
