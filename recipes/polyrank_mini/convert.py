@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import mixture
+from train import LONG_PARTS, mixture
 
 from polyrank.checkpoint import load_checkpoint
 from polyrank.tokenization import PairTokenizer
@@ -46,9 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     original = load_checkpoint(args.model)
     teacher = CrossEncoder.from_checkpoint(original, device=args.device)
-    data = mixture(
-        args.groups, original.config.max_positions, args.groups_per_step, args.batch_tokens
-    )
+    room = original.config.max_positions
+    parts = [(n, share, size, min(most, room)) for n, share, size, most in LONG_PARTS[:-1]]
+    data = mixture(args.groups, parts, args.groups_per_step, args.batch_tokens)
     groups = Reranking(data, LossConfig(), PairTokenizer.from_folder(args.model))
 
     def batches(step: int) -> Sequence[Batch]:

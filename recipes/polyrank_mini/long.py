@@ -52,8 +52,10 @@ def lengthened(
             parts = []
             while left > 0:
                 part = rng.choice(pool)
+                if part in one.texts:
+                    continue
                 left -= length[part]
-                if left > 0 and part not in one.texts:
+                if left > 0:
                     parts.append(part)
             parts.insert(rng.randint(0, len(parts)), text)
             texts.append("\n".join(parts))

@@ -4,12 +4,13 @@
 
 As it stands for two cores; a GPU takes larger steps: `--device cuda --groups-per-step 64
 --batch-tokens 131072 --loader-processes 12 --compile`. With several: `torchrun
---nproc-per-node=N recipes/...`. What the start has no room for is left out or cut.
+--nproc-per-node=N recipes/...`. A network for 8,192 tokens has a mixture of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from polyrank.checkpoint import load_checkpoint
@@ -26,6 +27,17 @@ from polyrank.training.rerank import train_reranker
 
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
+    ("english.jsonl", 0.22, 8, 112),
+    ("short.jsonl", 0.15, 6, 160),
+    ("qa.jsonl", 0.12, 4, 448),
+    ("weak.jsonl", 0.04, 5, 256),
+    ("cross.jsonl", 0.22, 6, 160),
+    ("headings.jsonl", 0.09, 8, 64),
+    ("openings.jsonl", 0.06, 6, 128),
+    ("mixed.jsonl", 0.10, 6, 200),
+)
+# For a network with room for them; also what `convert.py` distils on, cut at 512.
+LONG_PARTS = (
     ("english.jsonl", 0.20, 8, 128),
     ("short.jsonl", 0.16, 6, 160),
     ("qa.jsonl", 0.16, 4, 640),
@@ -38,15 +50,17 @@ PARTS = (
 )
 
 
-def mixture(groups: Path, room: int, groups_per_step: int, batch_tokens: int) -> MixtureConfig:
-    """What a step reads, for a network with room for so many tokens a pair."""
+def mixture(
+    groups: Path,
+    parts: Sequence[tuple[str, float, int, int]],
+    groups_per_step: int,
+    batch_tokens: int,
+) -> MixtureConfig:
+    """What a step reads."""
     return MixtureConfig(
         parts=tuple(
-            PartConfig(
-                path=str(groups / name), weight=share, group_size=size, max_length=min(limit, room)
-            )
-            for name, share, size, limit in PARTS
-            if limit <= 2 * room
+            PartConfig(path=str(groups / name), weight=share, group_size=size, max_length=limit)
+            for name, share, size, limit in parts
         ),
         groups_per_step=groups_per_step,
         max_batch_tokens=batch_tokens,
@@ -57,9 +71,10 @@ def mixture(groups: Path, room: int, groups_per_step: int, batch_tokens: int) ->
 def recipe(args: argparse.Namespace) -> RerankConfig:
     """The run's whole configuration."""
     room = load_checkpoint(args.seed_model, require_head=False).config.max_positions
+    parts = LONG_PARTS if room >= 8192 else PARTS
     return RerankConfig(
         model=str(args.seed_model),
-        data=mixture(args.groups, room, args.groups_per_step, args.batch_tokens),
+        data=mixture(args.groups, parts, args.groups_per_step, args.batch_tokens),
         # The teacher's logits lie between -11 and 11; half of that is our head's range.
         loss=LossConfig(teacher_scale=0.5, margin=0.05, pointwise=args.pointwise),
         loop=LoopConfig(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyrank.checkpoint import Array, Checkpoint, load_checkpoint
+from polyrank.checkpoint import Array, Checkpoint, load_checkpoint, save_checkpoint
 from polyrank.config import EncoderConfig
 from polyrank.errors import CheckpointError, InputError
 from polyrank.tokenization import PairTokenizer
@@ -22,6 +24,7 @@ from polyrank.training.distill import HiddenStates
 from polyrank.training.loop import train
 from polyrank.training.masked import MaskedText, Stage, pretrain
 from polyrank.training.objective import forward_inputs
+from polyrank.training.rerank import with_head
 from polyrank.training.texts import TextMixture, find_texts, unpack
 from polyrank.values import Batch, pack
 
@@ -318,3 +321,35 @@ def test_a_converted_student_comes_closer_to_its_teacher(
         json.loads(line)["hidden"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
     assert errors[-1] < 0.6 * errors[0]
+
+
+def test_the_recipe_converts_a_reranker_that_trains_on(
+    encoder_folder: Path, matching_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "recipes" / "polyrank_mini"))
+    import convert
+    import train as recipe
+
+    bert = with_head(_bert(encoder_folder, positions=True), seed=0)
+    save_checkpoint(tmp_path / "bert", bert, layout="native")
+    shutil.copy(encoder_folder / "tokenizer.json", tmp_path / "bert")
+    parts = ((matching_file.name, 0.9, 4, 8192), (matching_file.name, 0.1, 4, 8192))
+    groups = ["--groups", str(matching_file.parent), "--groups-per-step", "4"]
+    for module in (convert, recipe):
+        monkeypatch.setattr(module, "LONG_PARTS", parts)
+    width = bert.config.intermediate_size // 2
+    argv = ["convert", "--model", str(tmp_path / "bert"), "--out", str(tmp_path / "converted")]
+    argv += [*groups, "--steps", "5", "--intermediate-size", str(width)]
+    monkeypatch.setattr(sys, "argv", argv)
+    convert.main()
+    argv = [
+        "train",
+        "--seed-model",
+        str(tmp_path / "converted/model"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    monkeypatch.setattr(sys, "argv", [*argv, *groups, "--steps", "2", "--checkpoint-every", "5"])
+    recipe.main()
+    made = load_checkpoint(tmp_path / "run/step-000002").config
+    assert (made.family, made.intermediate_size, made.max_positions) == ("gte", width, 8192)

@@ -160,3 +160,35 @@ def test_the_mean_of_two_models_lies_between_them(tiny_model: Path) -> None:
     between = mean(start, end, 0.6)
     for name, array in start.arrays.items():
         assert between.arrays[name].data == pytest.approx(array.float32() + 0.6, abs=1e-6)
+
+
+@pytest.mark.usefixtures("recipe")
+def test_long_texts_hold_their_passage_among_others_and_are_of_one_length(tiny_model: Path) -> None:
+    import random
+
+    from long import FEWEST, MOST, lengthened
+
+    from polyrank.tokenization import PairTokenizer
+    from polyrank.training.groups import Group
+
+    rng = random.Random(1)
+    passages = [
+        " ".join(rng.choices(["sea", "sun", "rain"], k=60)) + f" end{i}" for i in range(120)
+    ]
+    groups = [
+        Group(query=f"q{i}", texts=tuple(passages[i : i + 10]), lang="en", source="s")
+        for i in range(0, 120, 10)
+    ]
+    tokenizer = PairTokenizer.from_folder(tiny_model)
+    made = list(lengthened(groups, tokenizer, random.Random(2)))
+    longest = max(len(ids) for ids in tokenizer.tokenize(passages))
+    own = {g.query: g.texts for g in groups}
+    assert len(made) > 5
+    for group in made:
+        lengths = [len(ids) for ids in tokenizer.tokenize(list(group.texts))]
+        assert max(lengths) - min(lengths) < 2 * longest
+        assert FEWEST - 3 * longest < min(lengths) <= max(lengths) < MOST + longest
+        for n, text in enumerate(group.texts):
+            held = [passage for passage in own[group.query] if passage in text.split("\n")]
+            assert len(held) == 1  # of the group's own, one a text
+            assert n > 0 or held[0] == own[group.query][0]
