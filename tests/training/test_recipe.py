@@ -192,3 +192,25 @@ def test_long_texts_hold_their_passage_among_others_and_are_of_one_length(tiny_m
             held = [passage for passage in own[group.query] if passage in text.split("\n")]
             assert len(held) == 1  # of the group's own, one a text
             assert n > 0 or held[0] == own[group.query][0]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_groups_come_out_of_their_parcel_as_they_went_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import carry
+
+    from polyrank.training.groups import Group, write_groups
+
+    small = [carry._FILTERS[0] | {"dict_size": 1 << 16}]  # a large window takes memory
+    monkeypatch.setattr(carry, "_FILTERS", small)
+    (tmp_path / "groups").mkdir()
+    shared = ("Paris\u2028is\nhere.", "Nowhere", "\u5df4\u9ece")
+    one = Group(query="where?", texts=shared, lang="en", source="s")
+    other = Group(query="\u54ea\u91cc", texts=shared[::-1], labelled=False, scores=(1.0, 2.0, 0.5))
+    write_groups(tmp_path / "groups/a.jsonl", [one, other])
+    write_groups(tmp_path / "groups/b.jsonl", [other])
+    carry.pack(tmp_path / "groups", tmp_path / "parcel")
+    carry.unpack(tmp_path / "parcel", tmp_path / "again")
+    assert list(read_groups(tmp_path / "again/a.jsonl")) == [one, other]
+    assert list(read_groups(tmp_path / "again/b.jsonl")) == [other]
