@@ -59,7 +59,14 @@ def test_pytorch_reads_the_same_weights(mini: Reranker) -> None:
         assert widened.backend_name == "torch cpu fp32"
         exact = widened.logits(pairs)
     # What is left is the rounding of activations; the logits' own spread is about 4.
-    assert np.abs(mini.logits(pairs) - exact).mean() < 0.15
+    assert np.abs(mini.logits(pairs) - exact).mean() < 0.2
+
+
+def test_a_long_text_is_read_whole(mini: Reranker) -> None:
+    filler = "The town library opens at nine and closes at five, but on Sundays it stays shut. " * 150
+    (long,) = mini.rank("how do plants make their food?", [filler])
+    assert mini.max_length == 8192
+    assert 3000 < long.tokens == long.tokens_given
 
 
 def test_it_needs_neither_pytorch_nor_the_hub_client() -> None:
