@@ -63,7 +63,7 @@ def test_pytorch_reads_the_same_weights(mini: Reranker) -> None:
 
 
 def test_a_long_text_is_read_whole(mini: Reranker) -> None:
-    filler = "The town library opens at nine and closes at five, but on Sundays it stays shut. " * 150
+    filler = "The town library opens at nine and closes at five, but not on Sundays. " * 150
     (long,) = mini.rank("how do plants make their food?", [filler])
     assert mini.max_length == 8192
     assert 3000 < long.tokens == long.tokens_given
