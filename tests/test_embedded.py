@@ -59,7 +59,7 @@ def test_pytorch_reads_the_same_weights(mini: Reranker) -> None:
         assert widened.backend_name == "torch cpu fp32"
         exact = widened.logits(pairs)
     # What is left is the rounding of activations; the logits' own spread is about 4.
-    assert np.abs(mini.logits(pairs) - exact).mean() < 0.2
+    assert np.abs(mini.logits(pairs) - exact).mean() < 0.16
 
 
 def test_a_long_text_is_read_whole(mini: Reranker) -> None:
