@@ -11,12 +11,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import LONG_PARTS, mixture
+from train import LONG_PARTS, add_options, loop_of, mixture
 
 from polyrank.checkpoint import load_checkpoint
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.config import LoopConfig, LossConfig
+from polyrank.training.config import LossConfig
 from polyrank.training.convert import bert_to_gte, measure_activity
 from polyrank.training.distill import HiddenStates
 from polyrank.training.loop import train
@@ -32,17 +32,8 @@ def main() -> None:
     """Read the arguments, convert, distil, write the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="the BERT-shaped original")
-    parser.add_argument("--groups", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--intermediate-size", type=int, default=768, help="neurons a layer keeps")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--groups-per-step", type=int, default=16)
-    parser.add_argument("--batch-tokens", type=int, default=6144)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--checkpoint-every", type=int, default=100)
-    parser.add_argument("--loader-processes", type=int, default=0)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--device", default="cpu")
+    add_options(parser, steps=2000, learning_rate=5e-4, checkpoint_every=100)
     args = parser.parse_args()
     original = load_checkpoint(args.model)
     teacher = CrossEncoder.from_checkpoint(original, device=args.device)
@@ -62,17 +53,14 @@ def main() -> None:
         rope_theta=ROPE_THETA,
     )
     student = CrossEncoder.from_checkpoint(start, device=args.device)
-    loop = LoopConfig(
-        steps=args.steps,
-        learning_rate=args.learning_rate,
-        compile=args.compile,
-        loader_processes=args.loader_processes,
-        checkpoint_every=args.checkpoint_every,
-        log_every=args.checkpoint_every // 5,
-        seed=5,
-    )
     objective = HiddenStates(teacher, batches)
-    train(student, objective, loop, args.out, say=lambda line: print(line, flush=True))
+    train(
+        student,
+        objective,
+        loop_of(args, seed=5),
+        args.out,
+        say=lambda line: print(line, flush=True),
+    )
     export_model(args.out / "model", student, start, args.model)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from polyrank.checkpoint import load_checkpoint
 from polyrank.training.config import (
@@ -77,36 +78,48 @@ def recipe(args: argparse.Namespace) -> RerankConfig:
         data=mixture(args.groups, parts, args.groups_per_step, args.batch_tokens),
         # The teacher's logits lie between -11 and 11; half of that is our head's range.
         loss=LossConfig(teacher_scale=0.5, margin=0.05, pointwise=args.pointwise),
-        loop=LoopConfig(
-            steps=args.steps,
-            learning_rate=args.learning_rate,
-            head_learning_rate=2 * args.learning_rate,
-            ema_decay=args.ema_decay,
-            compile=args.compile,
-            loader_processes=args.loader_processes,
-            checkpoint_every=args.checkpoint_every,
-            log_every=args.checkpoint_every // 5,
-            seed=3,
+        loop=loop_of(
+            args, head_learning_rate=2 * args.learning_rate, ema_decay=args.ema_decay, seed=3
         ),
     )
+
+
+def loop_of(args: argparse.Namespace, **more: Any) -> LoopConfig:
+    """The loop that `add_options` described."""
+    return LoopConfig(
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        compile=args.compile,
+        loader_processes=args.loader_processes,
+        checkpoint_every=args.checkpoint_every,
+        log_every=max(1, args.checkpoint_every // 5),
+        **more,
+    )
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, steps: int, learning_rate: float, checkpoint_every: int
+) -> None:
+    """What every run over these groups is told; the values are its defaults."""
+    parser.add_argument("--groups", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--groups-per-step", type=int, default=16)
+    parser.add_argument("--batch-tokens", type=int, default=6144)
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--checkpoint-every", type=int, default=checkpoint_every)
+    parser.add_argument("--loader-processes", type=int, default=0)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cpu")
 
 
 def main() -> None:
     """Read the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed-model", type=Path, required=True)
-    parser.add_argument("--groups", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--groups-per-step", type=int, default=16)
-    parser.add_argument("--batch-tokens", type=int, default=6144)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-4)
+    add_options(parser, steps=600, learning_rate=1.5e-4, checkpoint_every=25)
     parser.add_argument("--pointwise", type=float, default=0.0, help="share of that loss")
     parser.add_argument("--ema-decay", type=float, default=0.98)
-    parser.add_argument("--checkpoint-every", type=int, default=25)
-    parser.add_argument("--loader-processes", type=int, default=0)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()
     config = recipe(args)
