@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from polyrank.training.parallel import joined
 from polyrank.training.preview import preview_reranker
 from polyrank.training.rerank import train_reranker
 
+# The teacher's logits lie between -11 and 11; half of that is our head's range.
+TEACHER_SCALE = 0.5
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
     ("english.jsonl", 0.22, 8, 112),
@@ -48,6 +51,17 @@ LONG_PARTS = (
     ("openings.jsonl", 0.05, 6, 128),
     ("mixed.jsonl", 0.12, 6, 320),
     ("long.jsonl", 0.02, 4, 8192),
+)
+# What several rerankers score together (`ensemble.py`).
+ENSEMBLE_PARTS = (
+    ("english.jsonl", 0.20, 8, 160),
+    ("short.jsonl", 0.14, 6, 160),
+    ("qa.jsonl", 0.26, 5, 640),
+    ("weak.jsonl", 0.03, 5, 512),
+    ("cross.jsonl", 0.18, 6, 160),
+    ("headings.jsonl", 0.06, 8, 64),
+    ("openings.jsonl", 0.05, 6, 128),
+    ("mixed.jsonl", 0.075, 6, 320),
 )
 
 
@@ -73,11 +87,16 @@ def recipe(args: argparse.Namespace) -> RerankConfig:
     """The run's whole configuration."""
     room = load_checkpoint(args.seed_model, require_head=False).config.max_positions
     parts = LONG_PARTS if room >= 8192 else PARTS
+    loss = LossConfig(teacher_scale=TEACHER_SCALE, margin=0.05, pointwise=args.pointwise)
+    if args.ensemble:
+        parts, loss = ENSEMBLE_PARTS, LossConfig(contrastive=0.3, margin=0.05)
+    data = mixture(args.groups, parts, args.groups_per_step, args.batch_tokens)
+    if args.ensemble:  # drawn by language when it was scored
+        data = replace(data, language_exponent=1.0)
     return RerankConfig(
         model=str(args.seed_model),
-        data=mixture(args.groups, parts, args.groups_per_step, args.batch_tokens),
-        # The teacher's logits lie between -11 and 11; half of that is our head's range.
-        loss=LossConfig(teacher_scale=0.5, margin=0.05, pointwise=args.pointwise),
+        data=data,
+        loss=loss,
         loop=loop_of(
             args, head_learning_rate=2 * args.learning_rate, ema_decay=args.ema_decay, seed=3
         ),
@@ -119,6 +138,7 @@ def main() -> None:
     parser.add_argument("--seed-model", type=Path, required=True)
     add_options(parser, steps=600, learning_rate=1.5e-4, checkpoint_every=25)
     parser.add_argument("--pointwise", type=float, default=0.0, help="share of that loss")
+    parser.add_argument("--ensemble", action="store_true", help="groups are of ensemble.py")
     parser.add_argument("--ema-decay", type=float, default=0.98)
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()

@@ -19,12 +19,9 @@ BLOCK = 32
 Floats = npt.NDArray[np.float32]
 
 
-def quantize_int8(weight: Floats, *, largest: int = 127) -> tuple[npt.NDArray[np.int8], Floats]:
-    """[out, in] -> [out, in] int8 in -largest..largest, and [out] what one step is worth.
-
-    Fewer steps than 127 make a file that compresses better.
-    """
-    scale = np.maximum(np.abs(weight).max(axis=1), 1e-30) / largest
+def quantize_int8(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """[out, in] -> [out, in] int8 in -127..127, and [out] what one step is worth."""
+    scale = np.maximum(np.abs(weight).max(axis=1), 1e-30) / 127
     return np.rint(weight / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 

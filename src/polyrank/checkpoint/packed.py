@@ -89,6 +89,10 @@ def _unpack(name: str, config: EncoderConfig, stored: _Stored) -> npt.NDArray[An
     layer, _, last = owner.rpartition(".")
     parts = {"qkv": ("q", "k", "v"), "mlp_in": ("up", "gate") if config.gated else ("mlp_in",)}
     owners = [f"{layer}.{part}" for part in parts.get(last, (last,))]
+    if kind == "bias" and last == "qkv" and f"{layer}.v.bias" not in stored:
+        # Rotated positions: v's bias went into attn_out's.
+        zeros = np.zeros(config.hidden_size, np.float32)
+        return np.concatenate([stored[f"{layer}.q.bias"], stored[f"{layer}.k.bias"], zeros])
     if kind == "bias":
         return np.concatenate([stored[f"{o}.bias"] for o in owners])
     return np.concatenate([_linear(o, stored) for o in owners])

@@ -6,7 +6,7 @@ plain computation, and put in place whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,13 +50,13 @@ def write_packed(
     source: str,
     source_hash: str,
     table: Table | None = None,
-    largest: int = 127,
+    exact: Collection[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Verified:
     """Build the graph, write its two files into `folder`, and test them on sample pairs.
 
     `table`: None keeps the word embeddings as stored, in fp16 at most where the graph is int8.
-    `largest` is that of a weight in int8: with fewer steps the file compresses better.
+    `exact` names linear layers that stay fp32 in an int8 graph, such as `layers.11.mlp_out`.
     Raises BackendError, and removes the files, where a logit is not what it should be.
     """
     if table is None:
@@ -69,7 +69,7 @@ def write_packed(
         "polyrank.version": version("polyrank"),
     }
     say(f"building the {precision} graph")
-    graph = build_graph(checkpoint, precision, metadata, table=table, largest=largest)
+    graph = build_graph(checkpoint, precision, metadata, table=table, exact=exact)
     say("writing")
     _write(folder, graph, metadata)
     del graph

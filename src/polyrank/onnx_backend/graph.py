@@ -34,6 +34,9 @@ Table = Literal["stored", "fp16", "int4"]
 _OPSET = 21
 _IR_VERSION = 10
 _MICROSOFT = "com.microsoft"
+_LAST = 2**31 - 1  # Slice: up to the end
+Rope = tuple[str, str, str]
+"""[T, 1] positions, and the cosine and sine at each"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,18 +54,17 @@ def build_graph(
     *,
     table: Table = "stored",
     exact: Collection[str] = (),
-    largest: int = 127,
 ) -> Graph:
     """Build the graph of a cross-encoder.
 
     `table` is how the word embeddings are kept: in the checkpoint's own dtype (bf16 as fp32), in
     fp16, or in 4 bits. `exact` names linear layers that stay fp32 in an int8 graph, such as
-    `layers.11.mlp_out`. `largest` is that of a weight in int8.
+    `layers.11.mlp_out`.
 
     Inputs, those of them that the family reads: `ids`, `types`, `positions` [T] int64; `starts`
     [S + 1] int64, where each pair begins, and T. Output: `logits` [S] fp32.
     """
-    return _Builder(checkpoint, precision, table, exact, largest).build(dict(metadata or {}))
+    return _Builder(checkpoint, precision, table, exact).build(dict(metadata or {}))
 
 
 class _Builder(Parts):
@@ -72,7 +74,6 @@ class _Builder(Parts):
         precision: Precision,
         table: Table,
         exact: Collection[str],
-        largest: int,
     ) -> None:
         super().__init__()
         self.config: EncoderConfig = checkpoint.config
@@ -80,17 +81,20 @@ class _Builder(Parts):
         self.precision = precision
         self.table = table
         self.exact = frozenset(exact)
-        self.largest = largest
         self.quantized: dict[str, tuple[str, str]] = {}
         self.firsts = ""
         """[S] where each pair begins"""
-        self.pairs = ""
-        """S"""
+        self.bounds = "", ""
+        """[S, 1] where each pair begins, and where it ends"""
 
     def build(self, metadata: dict[str, str]) -> Graph:
         zero, one = self.integers(0), self.integers(1)
         self.firsts = self.node("Slice", ["starts", zero, self.integers(-1), zero, one])
-        self.pairs = self.node("Squeeze", [self.node("Shape", [self.firsts]), zero])
+        ends = self.node("Slice", ["starts", one, self.integers(_LAST), zero])
+        self.bounds = (
+            self.node("Unsqueeze", [self.firsts, one]),
+            self.node("Unsqueeze", [ends, one]),
+        )
         x = self.embed()
         rope = self.rope_caches()
         for n in range(self.config.num_layers):
@@ -144,70 +148,69 @@ class _Builder(Parts):
             epsilon=self.config.layer_norm_eps,
         )
 
-    def layer(self, name: str, x: str, rope: tuple[str, str] | None, *, last: bool) -> str:
+    def layer(self, name: str, x: str, rope: Rope | None, *, last: bool) -> str:
         D = self.config.hidden_size
-        w = self.values(f"{name}.qkv.weight")
-        bias = self.weight(f"{name}.qkv.bias") if rope is None else ""
-        b = None if bias else self.values(f"{name}.qkv.bias")
-        k = self.linear(f"{name}.k", x, w[D : 2 * D], None if b is None else b[D : 2 * D])
-        v = self.linear(f"{name}.v", x, w[2 * D :], None if b is None else b[2 * D :])
+        w, b = self.values(f"{name}.qkv.weight"), self.values(f"{name}.qkv.bias")
+        out = self.values(f"{name}.attn_out.weight")
+        out_bias = self.values(f"{name}.attn_out.bias")
+        if rope is None:  # attention adds them itself
+            bias, q_bias, k_bias = self.stored(f"{name}.qkv.bias", b), None, None
+        else:  # a row of attention sums up to 1, so that v's bias goes through it
+            bias, q_bias, k_bias = "", b[:D], b[D : 2 * D]
+            out_bias = out_bias + out @ b[2 * D :]
+        k = self.linear(f"{name}.k", x, w[D : 2 * D], k_bias)
+        v = self.linear(f"{name}.v", x, w[2 * D :])
         if last:
             x = self.node("Gather", [x, self.firsts], axis=0)
-        q = self.linear(f"{name}.q", x, w[:D], None if b is None else b[:D])
+        q = self.linear(f"{name}.q", x, w[:D], q_bias)
         a = self.attend(q, k, v, bias, rope, first_only=last)
-        a = self.linear(f"{name}.attn_out", a, self.values(f"{name}.attn_out.weight"))
-        x = self.skip_norm(x, a, f"{name}.attn_norm", self.weight(f"{name}.attn_out.bias"))
+        a = self.linear(f"{name}.attn_out", a, out)
+        x = self.skip_norm(
+            x, a, f"{name}.attn_norm", self.stored(f"{name}.attn_out.bias", out_bias)
+        )
         h = self.mlp(name, x)
         return self.skip_norm(x, h, f"{name}.mlp_norm", self.weight(f"{name}.mlp_out.bias"))
 
     def attend(
-        self,
-        q: str,
-        k: str,
-        v: str,
-        bias: str,
-        rope: tuple[str, str] | None,
-        *,
-        first_only: bool,
+        self, q: str, k: str, v: str, bias: str, rope: Rope | None, *, first_only: bool
     ) -> str:
         """Attention within each pair of [T, D] keys and values; with `first_only` of [S, D]
         queries. `bias` of all three, where no rotation comes before it."""
-        body = self.pair_attention(q, k, v, bias, rope, first_only=first_only)
+        zero = self.integers(0)
+        # A pair's first token is at position 0, where RoPE turns nothing.
+        q = (
+            self.node("Unsqueeze", [q, self.integers(1, 2)])
+            if first_only
+            else self.node("Unsqueeze", [self.rotate(q, rope), zero])
+        )
+        k = self.node("Unsqueeze", [self.rotate(k, rope), zero])
+        v = self.node("Unsqueeze", [v, zero])
+        body = self.pair_attention(q, k, v, bias, first_only=first_only)
+        pairs = self.node("Squeeze", [self.node("Shape", [self.firsts]), zero])
         empty = self.node("SequenceEmpty", [], dtype=TensorProto.FLOAT)
-        outputs = self.node("Loop", [self.pairs, "", empty], body=body)
-        return self.node("ConcatFromSequence", [outputs], axis=0)
+        outputs = self.node("Loop", [pairs, "", empty], body=body)
+        return self.node("Squeeze", [self.node("ConcatFromSequence", [outputs], axis=1), zero])
 
     def pair_attention(
-        self,
-        q: str,
-        k: str,
-        v: str,
-        bias: str,
-        rope: tuple[str, str] | None,
-        *,
-        first_only: bool,
+        self, q: str, k: str, v: str, bias: str, *, first_only: bool
     ) -> onnx.GraphProto:
-        """The loop's body: one pair's attention, put behind those of the pairs before it."""
-        zero, one = self.integers(0), self.integers(1)
+        """The loop's body: one pair's attention, put behind those of the pairs before it.
+
+        Little is done here but attention itself: a node costs its time once for each pair.
+        """
         outer, self.nodes = self.nodes, []
         at = f"{q}.pair"
-        here = self.node("Unsqueeze", [at, zero], f"{at}.here")
-        after = self.node("Add", [here, one], f"{at}.after")
-        start = self.node("Gather", ["starts", here], f"{at}.start", axis=0)
-        end = self.node("Gather", ["starts", after], f"{at}.end", axis=0)
+        first, end = (
+            self.node("Gather", [b, at], f"{at}.{n}", axis=0) for n, b in enumerate(self.bounds)
+        )
 
-        def rows(x: str, name: str, first: str, behind: str, *, turn: bool) -> str:
-            own = self.node("Slice", [x, first, behind, zero], f"{at}.{name}.rows")
-            own = self.node("Unsqueeze", [own, zero], f"{at}.{name}")
-            return self.rotate(own, rope) if turn and rope else own
+        def rows(x: str, name: str) -> str:
+            return self.node("Slice", [x, first, end, self.integers(1)], f"{at}.{name}")
 
-        # A pair's first token is at position 0, where RoPE turns nothing.
         inputs = [
-            rows(q, "q", here, after, turn=False)
-            if first_only
-            else rows(q, "q", start, end, turn=True),
-            rows(k, "k", start, end, turn=True),
-            rows(v, "v", start, end, turn=False),
+            self.node("Gather", [q, at], f"{at}.q", axis=0) if first_only else rows(q, "q"),
+            rows(k, "k"),
+            rows(v, "v"),
             *([bias] if bias else []),
         ]
         out = self.node(
@@ -217,7 +220,6 @@ class _Builder(Parts):
             domain=_MICROSOFT,
             num_heads=self.config.num_heads,
         )
-        out = self.node("Squeeze", [out, zero], f"{at}.flat")
         self.node("SequenceInsert", [f"{at}.before", out], f"{at}.done")
         self.node("Identity", [f"{at}.going"], f"{at}.go")
         nodes, self.nodes = self.nodes, outer
@@ -229,11 +231,11 @@ class _Builder(Parts):
             [
                 value(at, TensorProto.INT64, []),
                 value(f"{at}.going", TensorProto.BOOL, []),
-                sequence(f"{at}.before", TensorProto.FLOAT, ["L", D]),
+                sequence(f"{at}.before", TensorProto.FLOAT, [1, "L", D]),
             ],
             [
                 value(f"{at}.go", TensorProto.BOOL, []),
-                sequence(f"{at}.done", TensorProto.FLOAT, ["L", D]),
+                sequence(f"{at}.done", TensorProto.FLOAT, [1, "L", D]),
             ],
         )
 
@@ -265,23 +267,28 @@ class _Builder(Parts):
 
     # ------------------------------------------------------------ its parts
 
-    def rope_caches(self) -> tuple[str, str] | None:
+    def rope_caches(self) -> Rope | None:
         if self.config.rope_theta is None:
             return None
         angles = np.outer(np.arange(self.config.max_positions), self.config.inv_freq())
+        positions = self.node("Unsqueeze", ["positions", self.integers(1)])
         cos = self.stored("rope.cos", np.cos(angles).astype(np.float32))
-        return cos, self.stored("rope.sin", np.sin(angles).astype(np.float32))
+        return positions, cos, self.stored("rope.sin", np.sin(angles).astype(np.float32))
 
-    def rotate(self, x: str, rope: tuple[str, str]) -> str:
-        """RoPE on a pair's [1, L, D]; positions count from 0."""
-        return self.node(
+    def rotate(self, x: str, rope: Rope | None) -> str:
+        """RoPE on [T, D], where the network has it."""
+        if rope is None:
+            return x
+        # Each token as a sequence of its own: no sequence may be longer than the caches.
+        one = self.integers(1)
+        turned = self.node(
             "RotaryEmbedding",
-            [x, self.integers(0), *rope],
-            f"{x}.turned",
+            [self.node("Unsqueeze", [x, one]), *rope],
             domain=_MICROSOFT,
             num_heads=self.config.num_heads,
             interleaved=0,
         )
+        return self.node("Squeeze", [turned, one])
 
     def skip_norm(self, x: str, skip: str, norm: str, bias: str) -> str:
         # SkipLayerNormalization does this in one node, and three times as slowly on CPUs; run
@@ -310,7 +317,7 @@ class _Builder(Parts):
         if self.precision == "fp32" or name in self.exact:
             weight = self.stored(f"{name}.transposed", np.ascontiguousarray(w.T))
             return self.node("MatMul", [x, weight]), ""
-        quantized, channel_scale = quantize_int8(w, largest=self.largest)
+        quantized, channel_scale = quantize_int8(w)
         weight = self.stored(f"{name}.int8", np.ascontiguousarray(quantized.T))
         scale = self.stored(f"{name}.scale", channel_scale)
         # One for each layer: the runtime may rewrite it with its weight.
@@ -379,10 +386,10 @@ class _Builder(Parts):
 
     def probe(self) -> onnx.ValueInfoProto:
         """What the machine that runs the graph loses of the largest sum that a layer may meet."""
-        K, most = 64, 255
+        K, most, largest = 64, 255, 127
         q = self.constant(f"{PROBE}.q", np.full((1, K), most, np.uint8))
-        w = self.constant(f"{PROBE}.w", np.full((K, 1), self.largest, np.int8))
-        exact = self.constant(f"{PROBE}.exact", np.int32(most * self.largest * K))
+        w = self.constant(f"{PROBE}.w", np.full((K, 1), largest, np.int8))
+        exact = self.constant(f"{PROBE}.exact", np.int32(most * largest * K))
         self.node("Sub", [exact, self.node("MatMulInteger", [q, w])], PROBE)
         return helper.make_tensor_value_info(PROBE, TensorProto.INT32, [1, 1])
 

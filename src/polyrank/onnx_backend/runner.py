@@ -36,8 +36,7 @@ class OnnxBackend:
         """Open `model.onnx` in `folder`.
 
         `safe` sums int8 products without the 16-bit intermediate that CPUs without VNNI clip: the
-        same logits from a slower kernel. It comes on by itself where the graph finds such a CPU
-        and has weights large enough to be clipped (above 64 of 127 steps).
+        same logits from a slower kernel. It comes on by itself where the graph finds such a CPU.
         """
         self._path = folder / GRAPH_FILE
         self.threads = self.parallel = thread_count(threads)
