@@ -60,7 +60,7 @@ def main() -> None:
     mixture = Mixture(parts, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     paths = {part.file.path.name: args.out / part.file.path.name for part in parts}
-    there = {n: sum(1 for _ in p.open("rb")) if p.exists() else 0 for n, p in paths.items()}
+    there = {n: p.read_bytes().count(b"\n") if p.exists() else 0 for n, p in paths.items()}
     for start in track(range(0, args.draws, CHUNK), "scoring"):
         names, groups = [], []
         for number in range(start, min(start + CHUNK, args.draws)):

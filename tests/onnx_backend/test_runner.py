@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from conftest import encoding_of
-from polyrank.checkpoint import PACKED_FILE, Checkpoint, load_checkpoint
+from polyrank.checkpoint import PACKED_FILE, Array, Checkpoint, load_checkpoint
 from polyrank.config import EncoderConfig, Family
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.onnx_backend import files
 from polyrank.onnx_backend.files import write_packed
 from polyrank.onnx_backend.layout import PROBE, Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
+from polyrank.onnx_backend.rounding import rounding_errors
 from polyrank.onnx_backend.runner import OnnxBackend
 from polyrank.torch_backend import CrossEncoder, TorchBackend
 from polyrank.values import Encoding, pack
@@ -189,12 +191,26 @@ def test_a_packed_model_is_a_checkpoint_for_every_backend(
     assert (OnnxBackend(again).forward(batch) == OnnxBackend(folder).forward(batch)).all()
 
 
-def test_layers_named_exact_stay_fp32(packed: Packed, tiny_model: Path) -> None:
-    folder = packed(load_checkpoint(tiny_model), "int8", exact=["layers.1.mlp_out"])
-    names = load_file(folder / PACKED_FILE)
-    assert names["layers.1.mlp_out.transposed"].dtype == np.float32
-    assert "layers.1.mlp_out.int8" not in names
-    assert "layers.0.mlp_out.int8" in names
+def test_a_product_that_8_bits_would_spoil_stays_fp32(packed: Packed) -> None:
+    checkpoint = random_checkpoint("gte")
+    arrays = dict(checkpoint.arrays)
+    # What a norm gives sums up to 0: a large number in every place of a row changes nothing but
+    # what there is to round.
+    for name, value in (("weight", 1.0), ("bias", 0.0)):
+        flat = arrays[f"layers.1.attn_norm.{name}"].float32()
+        arrays[f"layers.1.attn_norm.{name}"] = Array(np.full_like(flat, value))
+    weight = arrays["layers.1.mlp_in.weight"].float32().copy()
+    weight[: len(weight) // 2] += 50
+    arrays["layers.1.mlp_in.weight"] = Array(weight)
+    touchy = replace(checkpoint, arrays=arrays)
+    assert rounding_errors(touchy)["layers.1.up"] > 1
+    assert rounding_errors(checkpoint)["layers.1.up"] < 0.02
+    folder = packed(touchy, "int8")
+    kept = {name for name in load_file(folder / PACKED_FILE) if name.endswith(".transposed")}
+    assert kept == {"layers.1.up.transposed"}
+    encodings = random_encodings([5, 40, 90])
+    exact = [reference_logits(touchy, e) for e in encodings]
+    np.testing.assert_allclose(OnnxBackend(folder).forward(pack(encodings)), exact, atol=0.05)
 
 
 def test_the_graph_carries_what_it_was_made_of(packed: Packed, tiny_model: Path) -> None:

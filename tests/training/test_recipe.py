@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from polyrank import Reranker
+from polyrank.training.groups import Group, parse_group, write_groups
 from polyrank.training.readers import read_groups
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "polyrank_mini"
@@ -160,6 +163,37 @@ def test_the_mean_of_two_models_lies_between_them(tiny_model: Path) -> None:
     between = mean(start, end, 0.6)
     for name, array in start.arrays.items():
         assert between.arrays[name].data == pytest.approx(array.float32() + 0.6, abs=1e-6)
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_group_is_scored_by_the_mean_of_its_teachers_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ensemble
+
+    texts = ("A pump moves water.", "Cats sleep.")
+    made = [
+        Group(query=f"what does pump {n} move", texts=texts, scores=(4.0, -6.0) if n % 2 else None)
+        for n in range(6)
+    ]
+    write_groups(tmp_path / "qa.jsonl", made)
+    monkeypatch.setattr(ensemble, "ENSEMBLE_PARTS", (("qa.jsonl", 1.0, 2, 64),))
+    out = tmp_path / "scored"
+    given = ["--groups", str(tmp_path), "--draws", "6", "--out", str(out)]
+    two = ["--model", "polyrank-mini", "--model", "polyrank-mini"]
+    monkeypatch.setattr(sys, "argv", ["ensemble", *given, *two])
+    ensemble.main()
+    written = (out / "qa.jsonl").read_bytes()
+    with Reranker() as mini:
+        for line in written.splitlines():
+            group = parse_group(line, "qa.jsonl")
+            wanted = mini.logits([(group.query, text) for text in group.texts])
+            if int(group.query.split()[3]) % 2:
+                wanted = (wanted + np.array([2.0, -3.0])) / 2
+            np.testing.assert_allclose(group.scores, wanted, atol=1e-3)
+    (out / "qa.jsonl").write_bytes(b"".join(written.splitlines(keepends=True)[:4]))
+    ensemble.main()
+    assert (out / "qa.jsonl").read_bytes() == written
 
 
 @pytest.mark.usefixtures("recipe")

@@ -25,7 +25,7 @@ from polyrank.checkpoint.lowbit import dequantize_int4, dequantize_int8
 from polyrank.config import EncoderConfig
 from polyrank.errors import CheckpointError
 
-__all__ = ["PACKED_FILE", "packed_metadata", "save_packed", "unpack_arrays"]
+__all__ = ["PACKED_FILE", "packed_metadata", "products", "save_packed", "unpack_arrays"]
 
 PACKED_FILE = "polyrank.safetensors"
 _Stored = Mapping[str, npt.NDArray[Any]]
@@ -80,6 +80,13 @@ def unpack_arrays(
     return arrays
 
 
+def products(name: str, config: EncoderConfig) -> list[str]:
+    """The linear layers of equal height that a canonical one, such as `layers.0.qkv`, is cut to."""
+    layer, _, last = name.rpartition(".")
+    parts = {"qkv": ("q", "k", "v"), "mlp_in": ("up", "gate") if config.gated else ("mlp_in",)}
+    return [f"{layer}.{part}" for part in parts.get(last, (last,))]
+
+
 def _unpack(name: str, config: EncoderConfig, stored: _Stored) -> npt.NDArray[Any]:
     if name in stored:
         return stored[name]
@@ -87,8 +94,7 @@ def _unpack(name: str, config: EncoderConfig, stored: _Stored) -> npt.NDArray[An
         return dequantize_int4(stored[f"{name}.int4"], stored[f"{name}.scales"])
     owner, _, kind = name.rpartition(".")
     layer, _, last = owner.rpartition(".")
-    parts = {"qkv": ("q", "k", "v"), "mlp_in": ("up", "gate") if config.gated else ("mlp_in",)}
-    owners = [f"{layer}.{part}" for part in parts.get(last, (last,))]
+    owners = products(owner, config)
     if kind == "bias" and last == "qkv" and f"{layer}.v.bias" not in stored:
         # Rotated positions: v's bias went into attn_out's.
         zeros = np.zeros(config.hidden_size, np.float32)

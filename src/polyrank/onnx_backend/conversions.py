@@ -84,6 +84,7 @@ def _convert(model: ModelFolder, precision: Precision, digest: str, target: Path
             precision,
             source=model.name,
             source_hash=digest,
+            say=lambda line: _log.info("polyrank: %s", line),
         )
         about = {"model": model.name, "revision": model.revision, "dtype": precision}
         about_text = json.dumps({**about, "bytes": done.bytes, "hash": digest}, indent=2) + "\n"

@@ -6,7 +6,7 @@ plain computation, and put in place whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from polyrank.errors import BackendError
 from polyrank.onnx_backend.graph import Graph, Table, build_graph
 from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
+from polyrank.onnx_backend.rounding import spoiled
 from polyrank.onnx_backend.runner import OnnxBackend
 from polyrank.values import pack
 
@@ -50,13 +51,12 @@ def write_packed(
     source: str,
     source_hash: str,
     table: Table | None = None,
-    exact: Collection[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Verified:
     """Build the graph, write its two files into `folder`, and test them on sample pairs.
 
     `table`: None keeps the word embeddings as stored, in fp16 at most where the graph is int8.
-    `exact` names linear layers that stay fp32 in an int8 graph, such as `layers.11.mlp_out`.
+    In int8 the linear layers stay fp32 that rounding would spoil, by measurement.
     Raises BackendError, and removes the files, where a logit is not what it should be.
     """
     if table is None:
@@ -68,6 +68,12 @@ def write_packed(
         "polyrank.source_hash": source_hash,
         "polyrank.version": version("polyrank"),
     }
+    exact: list[str] = []
+    if precision == "int8":
+        say("measuring what 8 bits do to each product")
+        exact = spoiled(checkpoint)
+    if exact:
+        say(f"kept in fp32: {', '.join(exact)}")
     say(f"building the {precision} graph")
     graph = build_graph(checkpoint, precision, metadata, table=table, exact=exact)
     say("writing")

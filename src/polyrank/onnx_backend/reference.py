@@ -8,6 +8,7 @@ L tokens of the pair, D width, H heads, K head width
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,18 @@ def sample_encodings(config: EncoderConfig, count: int) -> list[Encoding]:
     ]
 
 
-def reference_logits(checkpoint: Checkpoint, encoding: Encoding) -> float:
-    """The raw logit of one pair."""
+def reference_logits(
+    checkpoint: Checkpoint, encoding: Encoding, watch: Callable[[str, Floats], None] | None = None
+) -> float:
+    """The raw logit of one pair. `watch` is shown the layers' products: name, [L, in] input."""
     config = checkpoint.config
 
     def get(name: str) -> Floats:
         return checkpoint.arrays[name].float32()
 
     def linear(x: Floats, name: str) -> Floats:
+        if watch is not None and name.startswith("layers."):
+            watch(name, x)
         y = x @ get(f"{name}.weight").T
         return y + get(f"{name}.bias") if f"{name}.bias" in checkpoint.arrays else y
 
