@@ -38,7 +38,11 @@ def main() -> None:
     original = load_checkpoint(args.model)
     teacher = CrossEncoder.from_checkpoint(original, device=args.device)
     room = original.config.max_positions
-    parts = [(n, share, size, min(most, room)) for n, share, size, most in LONG_PARTS[:-1]]
+    parts = [
+        (n, share, size, min(most, room))
+        for n, share, size, most in LONG_PARTS
+        if n != "long.jsonl"
+    ]
     data = mixture(args.groups, parts, args.groups_per_step, args.batch_tokens)
     groups = Reranking(data, LossConfig(), PairTokenizer.from_folder(args.model))
 
