@@ -196,21 +196,25 @@ def test_a_product_that_8_bits_would_spoil_stays_fp32(packed: Packed) -> None:
     arrays = dict(checkpoint.arrays)
     # What a norm gives sums up to 0: a large number in every place of a row changes nothing but
     # what there is to round.
-    for name, value in (("weight", 1.0), ("bias", 0.0)):
-        flat = arrays[f"layers.1.attn_norm.{name}"].float32()
-        arrays[f"layers.1.attn_norm.{name}"] = Array(np.full_like(flat, value))
-    weight = arrays["layers.1.mlp_in.weight"].float32().copy()
-    weight[: len(weight) // 2] += 50
-    arrays["layers.1.mlp_in.weight"] = Array(weight)
+    for n in (1, 2):  # the last one runs for first tokens only
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            flat = arrays[f"layers.{n}.attn_norm.{name}"].float32()
+            arrays[f"layers.{n}.attn_norm.{name}"] = Array(np.full_like(flat, value))
+        weight = arrays[f"layers.{n}.mlp_in.weight"].float32().copy()
+        weight[: len(weight) // 2] += 50
+        arrays[f"layers.{n}.mlp_in.weight"] = Array(weight)
     touchy = replace(checkpoint, arrays=arrays)
     assert rounding_errors(touchy)["layers.1.up"] > 1
     assert rounding_errors(checkpoint)["layers.1.up"] < 0.02
     folder = packed(touchy, "int8")
     kept = {name for name in load_file(folder / PACKED_FILE) if name.endswith(".transposed")}
-    assert kept == {"layers.1.up.transposed"}
+    assert kept == {"layers.1.up.transposed", "layers.2.up.transposed"}
     encodings = random_encodings([5, 40, 90])
     exact = [reference_logits(touchy, e) for e in encodings]
-    np.testing.assert_allclose(OnnxBackend(folder).forward(pack(encodings)), exact, atol=0.05)
+    backend = OnnxBackend(folder)
+    together = backend.forward(pack(encodings))
+    np.testing.assert_allclose(together, exact, atol=0.05)
+    assert [backend.forward(pack([e]))[0] for e in encodings] == list(together)
 
 
 def test_the_graph_carries_what_it_was_made_of(packed: Packed, tiny_model: Path) -> None:
