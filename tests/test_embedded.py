@@ -58,8 +58,8 @@ def test_pytorch_reads_the_same_weights(mini: Reranker) -> None:
     with Reranker(backend="torch") as widened:
         assert widened.backend_name == "torch cpu fp32"
         exact = widened.logits(pairs)
-    # What is left is the rounding of activations; the logits' own spread is about 4.
-    assert np.abs(mini.logits(pairs) - exact).mean() < 0.16
+    # What is left is the rounding of activations; the logits' own spread is 3.3.
+    assert np.abs(mini.logits(pairs) - exact).mean() < 0.1
 
 
 def test_a_long_text_is_read_whole(mini: Reranker) -> None:
