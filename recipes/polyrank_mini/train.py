@@ -2,7 +2,8 @@
 
     python recipes/polyrank_mini/train.py --seed-model seed/e5-small --groups groups --out run
 
-As it stands for two cores; a GPU takes larger steps: `--device cuda --groups-per-step 64
+As it stands for two cores, from an encoder or from a reranker, such as the folder of the packaged
+one; a GPU takes larger steps: `--device cuda --groups-per-step 64
 --batch-tokens 131072 --loader-processes 12 --compile`. With several: `torchrun
 --nproc-per-node=N recipes/...`. A network for 8,192 tokens has a mixture of its own.
 """
