@@ -54,7 +54,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     rows = ({"query": f"w{n} w9", "positive": f"w{n} w{n + 50} w9"} for n in range(100, 140))
     (folder / "my-pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     group = {"query": "w100 w9", "texts": ["w100 w150 w9", "w101 w151 w9"]}
-    (folder / "groups.jsonl").write_text(json.dumps(group) + "\n")
+    (folder / "unscored-groups.jsonl").write_text(json.dumps(group) + "\n")
     (folder / "texts").mkdir()
     (folder / "texts" / "de.txt").write_text("w20 w21 w22 w23 w24\n" * 40)
     for name in ("my-collection", "collections/faq.de", "collections/faq.ja", "paper-data/mldr.de"):
