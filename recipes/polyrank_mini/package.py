@@ -77,12 +77,12 @@ def moved(trained: Path, packed: Path, groups: Path) -> Floats:
     """How far the logits of the groups' first pairs are from the trained network's."""
     pairs: list[tuple[str, str]] = []
     with groups.open(encoding="utf-8") as file:
-        for line in itertools.islice(file, PAIRS):
+        for line in itertools.islice(file, PAIRS // 2):
             group = parse_group(line, str(groups))
             pairs += [(group.query, text) for text in group.texts[:2]]
     network = Reranker(trained, backend="torch", dtype="fp32", max_length=512)
-    found = Reranker(packed, max_length=512).logits(pairs[:PAIRS])
-    return np.abs(np.subtract(found, network.logits(pairs[:PAIRS]))).astype(np.float32)
+    found = Reranker(packed, max_length=512).logits(pairs)
+    return np.abs(np.subtract(found, network.logits(pairs))).astype(np.float32)
 
 
 def main() -> None:

@@ -6,12 +6,14 @@ plain computation, and put in place whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from polyrank.checkpoint import PACKED_FILE, Checkpoint, save_packed
@@ -21,7 +23,7 @@ from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, Precision
 from polyrank.onnx_backend.reference import reference_logits, sample_encodings
 from polyrank.onnx_backend.rounding import spoiled
 from polyrank.onnx_backend.runner import OnnxBackend
-from polyrank.values import pack
+from polyrank.values import Encoding, pack
 
 __all__ = ["Verified", "write_packed"]
 
@@ -68,10 +70,11 @@ def write_packed(
         "polyrank.source_hash": source_hash,
         "polyrank.version": version("polyrank"),
     }
-    exact: list[str] = []
-    if precision == "int8":
-        say("measuring what 8 bits do to each product")
-        exact = spoiled(checkpoint)
+    say("computing sample pairs plainly")
+    samples = sample_encodings(checkpoint.config, _SAMPLES)
+    inputs: dict[str, list[npt.NDArray[np.float32]]] = defaultdict(list)
+    wanted = [reference_logits(checkpoint, e, lambda n, x: inputs[n].append(x)) for e in samples]
+    exact = spoiled(checkpoint, inputs) if precision == "int8" else []
     if exact:
         say(f"kept in fp32: {', '.join(exact)}")
     say(f"building the {precision} graph")
@@ -80,9 +83,9 @@ def write_packed(
     _write(folder, graph, metadata)
     del graph
     checkpoint.release()
-    say("comparing it with a plain computation")
+    say("comparing it with the plain computation")
     try:
-        worst = _largest_difference(folder, checkpoint, precision)
+        worst = _largest_difference(folder, samples, wanted, precision)
     except BackendError:
         for name in (GRAPH_FILE, PACKED_FILE):
             (folder / name).unlink()
@@ -109,15 +112,15 @@ def _write(folder: Path, graph: Graph, metadata: dict[str, str]) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _largest_difference(folder: Path, checkpoint: Checkpoint, precision: Precision) -> float:
-    samples = sample_encodings(checkpoint.config, _SAMPLES)
+def _largest_difference(
+    folder: Path, samples: Sequence[Encoding], wanted: Sequence[float], precision: Precision
+) -> float:
     backend = OnnxBackend(folder)
     try:
         found = backend.forward(pack(samples))
     finally:
         backend.close()
-    wanted = np.array([reference_logits(checkpoint, e) for e in samples])
-    worst = float(np.abs(found - wanted).max())
+    worst = float(np.abs(found - np.array(wanted)).max())
     limit = _TOLERANCE[precision] * max(1.0, float(np.abs(wanted).max()))
     if not worst <= limit:
         exact = '; use dtype="fp32" for this model' if precision == "int8" else ""

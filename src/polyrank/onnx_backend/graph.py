@@ -86,15 +86,16 @@ class _Builder(Parts):
         """[S] where each pair begins"""
         self.bounds = "", ""
         """[S, 1] where each pair begins, and where it ends"""
+        self.pairs = ""
+        """S"""
 
     def build(self, metadata: dict[str, str]) -> Graph:
         zero, one = self.integers(0), self.integers(1)
         self.firsts = self.node("Slice", ["starts", zero, self.integers(-1), zero, one])
+        self.pairs = self.node("Squeeze", [self.node("Shape", [self.firsts]), zero])
         ends = self.node("Slice", ["starts", one, self.integers(_LAST), zero])
-        self.bounds = (
-            self.node("Unsqueeze", [self.firsts, one]),
-            self.node("Unsqueeze", [ends, one]),
-        )
+        first, end = (self.node("Unsqueeze", [x, one]) for x in (self.firsts, ends))
+        self.bounds = first, end
         x = self.embed()
         rope = self.rope_caches()
         for n in range(self.config.num_layers):
@@ -178,17 +179,15 @@ class _Builder(Parts):
         queries. `bias` of all three, where no rotation comes before it."""
         zero = self.integers(0)
         # A pair's first token is at position 0, where RoPE turns nothing.
-        q = (
-            self.node("Unsqueeze", [q, self.integers(1, 2)])
-            if first_only
-            else self.node("Unsqueeze", [self.rotate(q, rope), zero])
-        )
+        if first_only:
+            q = self.node("Unsqueeze", [q, self.integers(1, 2)])
+        else:
+            q = self.node("Unsqueeze", [self.rotate(q, rope), zero])
         k = self.node("Unsqueeze", [self.rotate(k, rope), zero])
         v = self.node("Unsqueeze", [v, zero])
         body = self.pair_attention(q, k, v, bias, first_only=first_only)
-        pairs = self.node("Squeeze", [self.node("Shape", [self.firsts]), zero])
         empty = self.node("SequenceEmpty", [], dtype=TensorProto.FLOAT)
-        outputs = self.node("Loop", [pairs, "", empty], body=body)
+        outputs = self.node("Loop", [self.pairs, "", empty], body=body)
         return self.node("Squeeze", [self.node("ConcatFromSequence", [outputs], axis=1), zero])
 
     def pair_attention(
