@@ -97,10 +97,12 @@ def test_a_reader_that_left_before_the_first_word_too(args: list[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_without_a_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_an_error_without_a_traceback(unbuffered: str) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, check=False
+            [*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, check=False, env=env
         )
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: ")

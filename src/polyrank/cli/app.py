@@ -135,11 +135,19 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
         # Rich makes SystemExit(1) of a broken pipe.
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
             raise
-        # Python flushes stdout once more at its end; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         raise typer.Exit(141) from None
     except (PolyrankError, OSError) as error:
         if wants_debug(ctx):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
         raise typer.Exit(1) from None
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout once more at its end; let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
