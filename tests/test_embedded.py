@@ -62,11 +62,16 @@ def test_pytorch_reads_the_same_weights(mini: Reranker) -> None:
     assert np.abs(mini.logits(pairs) - exact).mean() < 0.1
 
 
-def test_a_long_text_is_read_whole(mini: Reranker) -> None:
-    filler = "The town library opens at nine and closes at five, but not on Sundays. " * 150
-    (long,) = mini.rank("how do plants make their food?", [filler])
+def test_what_a_long_text_holds_is_found(mini: Reranker) -> None:
+    filler = "The town library opens at nine and closes at five, but not on Sundays. " * 75
+    answer = "Plants make their food from light, water and carbon dioxide. "
+    texts = [filler + filler, filler + answer + filler]
+    first, second = mini.rank(QUESTIONS[0], texts)
     assert mini.max_length == 8192
-    assert 3000 < long.tokens == long.tokens_given
+    assert 3000 < first.tokens == first.tokens_given
+    assert first.index == 1
+    (alone,) = mini.logits([(QUESTIONS[0], answer)])
+    assert second.logit < -3 < first.logit <= alone
 
 
 def test_it_needs_neither_pytorch_nor_the_hub_client() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrank import Reranker
+from polyrank import InputError, Reranker
 from polyrank.tokenization import window_starts
 
 QUERY = "w10 w11 w12"
@@ -76,6 +78,56 @@ def test_a_text_is_read_as_far_as_is_asked(windowed: Reranker) -> None:
     (short,) = windowed.encode([(QUERY, LONG)], max_text_tokens=5)
     assert not short.windows
     assert short.text_cut == 95
+
+
+def test_a_model_says_what_it_reads_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "short-sighted"
+    shutil.copytree(tiny_model, folder)
+    stated = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**stated, "window": 24}))
+    with Reranker(folder) as reranker, Reranker(tiny_model, window=24) as asked:
+        assert (reranker.window, reranker.max_length) == (24, 8192)
+        logits = reranker.logits([(QUERY, LONG), (QUERY, "w20")])
+        assert logits.tolist() == asked.logits([(QUERY, LONG), (QUERY, "w20")]).tolist()
+        (encoding,) = reranker.encode([(QUERY, LONG)])
+        assert max(len(part) for part in encoding.windows) == 24
+        assert not encoding.truncated
+    with Reranker(folder, window=8192) as whole, Reranker(tiny_model) as plain:
+        assert whole.logits([(QUERY, LONG)]).tolist() == plain.logits([(QUERY, LONG)]).tolist()
+    with Reranker(folder, max_length=16) as least:
+        assert least.window == 16
+
+
+def test_windows_end_at_the_limit_and_say_so(tiny_model: Path) -> None:
+    with Reranker(tiny_model, max_length=64, window=24) as reranker:
+        (encoding,) = reranker.encode([(QUERY, LONG)])
+        assert len(encoding) == 64
+        assert encoding.text_cut == encoding.tokens_given - 64
+        (ranked,) = reranker.rank(QUERY, [LONG])
+        assert (ranked.truncated, ranked.tokens) == (True, 64)
+
+
+def test_a_long_query_is_whole_in_every_window(tiny_model: Path) -> None:
+    with Reranker(tiny_model, window=24) as reranker:
+        (encoding,) = reranker.encode([(LONG, LONG)])
+        assert not encoding.truncated
+        assert len({part.ids[:102].tobytes() for part in encoding.windows}) == 1
+        assert len(encoding.windows) > 5
+        assert {len(part) for part in encoding.windows} == {len(encoding) - 100 + 24 // 2}
+
+
+@pytest.mark.parametrize("window", [0, 5000000, "24", True])
+def test_a_window_out_of_range_is_refused(tiny_model: Path, window: object) -> None:
+    with pytest.raises(InputError, match="expected window"):
+        Reranker(tiny_model, window=window)  # type: ignore[arg-type]
+
+
+def test_a_query_that_leaves_no_room_is_told(tiny_model: Path) -> None:
+    rules = {"max_length": 24, "max_query_tokens": 24, "on_overflow": "windows"}
+    with Reranker(tiny_model, **rules) as reranker:  # type: ignore[arg-type]
+        (encoding,) = reranker.encode([(LONG, LONG)])
+        assert encoding.text_cut == 100
+        assert len(encoding) == 24
 
 
 def test_progress_counts_pairs_not_windows(windowed: Reranker) -> None:

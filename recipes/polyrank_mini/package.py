@@ -33,6 +33,7 @@ WORDS = "embeddings.word.weight"
 STEPS_APART = 4
 PAIRS = 300  # compared
 FARTHEST = 1.5  # that a logit may move
+WINDOW = 512  # tokens read at once; of longer pairs it finds less
 
 
 def coarser(rows: Floats) -> Floats:
@@ -109,7 +110,7 @@ def main() -> None:
     text = json.dumps(checkpoint.source, indent=2) + "\n"
     (args.out / "config.json").write_text(text, encoding="utf-8")
     (args.out / "tokenizer.json").write_bytes(tokenizer)
-    stated = {"model_max_length": checkpoint.config.max_positions}
+    stated = {"model_max_length": checkpoint.config.max_positions, "window": WINDOW}
     (args.out / "tokenizer_config.json").write_text(json.dumps(stated) + "\n", encoding="utf-8")
     by = moved(args.model, args.out, args.groups)
     print(f"{written.bytes / 1e6:.1f} MB; logits moved by {by.mean():.3f}, at most {by.max():.2f}")

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from polyrank.backends import choose_backend, open_backend
 from polyrank.calibration import Calibration
 from polyrank.checkpoint import read_config
-from polyrank.config import EncoderConfig
 from polyrank.engine import Engine, Health, OnForward
 from polyrank.errors import CheckpointError, InputError
 from polyrank.models import ModelFolder, find_model, fingerprint
@@ -52,11 +51,14 @@ class Reranker:
         dtype: "auto" (fp16 on GPUs; on CPUs what a packed model came in, else fp32), "fp32",
             "int8" (onnx), "bf16" or "fp16" (torch).
         max_length: limit of a pair in tokens, special tokens included; None: the model's own.
+        window: tokens of a pair that are read at once: of a longer one the text is read in
+            overlapping parts, and the best one's logit counts (MaxP: Dai and Callan, SIGIR 2019).
+            None: what tokenizer_config.json says (`window`), else `max_length`.
         offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
         max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
         on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the
-            result; "windows" reads the text in overlapping parts, and the best one's logit counts
-            (MaxP: Dai and Callan, SIGIR 2019); "error" raises TooLongError.
+            result; "windows" leaves nothing out, and reads as much at once as `window` or the
+            limit allows; "error" raises TooLongError.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
         max_queue_tokens: tokens that may wait; a request that would be more of them raises
             QueueFullError, and none of its pairs run. None: no limit.
@@ -81,6 +83,7 @@ class Reranker:
         device: str = "auto",
         dtype: str = "auto",
         max_length: int | None = None,
+        window: int | None = None,
         offline: bool | None = None,
         max_query_tokens: int | None = None,
         on_overflow: OnOverflow = "truncate",
@@ -117,8 +120,10 @@ class Reranker:
         self.revision = folder.revision
         """The hub commit in use; None for local folders."""
         self.on_overflow = on_overflow
+        limit = self._tokenizer.limit_of(max_length, config.max_positions)
         self._truncation = Truncation(
-            max_length=_limit(max_length, config, self._tokenizer),
+            max_length=limit,
+            window=self._tokenizer.window_of(window, limit),
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
@@ -138,6 +143,11 @@ class Reranker:
     def max_length(self) -> int:
         """Limit of a pair in tokens, special tokens included."""
         return self._truncation.max_length
+
+    @property
+    def window(self) -> int:
+        """Tokens of a pair that are read at once, special tokens included."""
+        return self._truncation.window or self._truncation.max_length
 
     def rank(
         self,
@@ -273,20 +283,6 @@ class Reranker:
                 return future.result()
             finally:
                 future.cancel()  # without effect unless we were interrupted
-
-
-def _limit(max_length: int | None, config: EncoderConfig, tokenizer: PairTokenizer) -> int:
-    most = config.max_positions
-    if max_length is None:
-        return min(most, tokenizer.max_length or most)
-    least = len(tokenizer.template) + 2
-    if isinstance(max_length, bool) or not isinstance(max_length, int):
-        raise InputError(f"expected max_length as an integer, got {max_length!r}")
-    if not least <= max_length <= most:
-        raise InputError(
-            f"expected max_length from {least} to {most} tokens for this model, got {max_length}"
-        )
-    return max_length
 
 
 def _shut_down(engine: Engine, backend: Backend) -> None:

@@ -50,6 +50,9 @@ class Truncation:
     """What a query keeps whatever the text's length; None: half of `max_length`."""
     max_text_tokens: int | None = None
     """What is read of a text, however much room there is; None: all that fits."""
+    window: int | None = None
+    """Of a longer pair, the text is read in overlapping parts, each with the query about as long;
+    None: `max_length`."""
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
@@ -58,7 +61,7 @@ class Truncation:
                 'expected on_overflow to be "truncate", "error" or "windows", got '
                 f"{self.on_overflow!r}"
             )
-        for name in ("max_query_tokens", "max_text_tokens"):
+        for name in ("max_query_tokens", "max_text_tokens", "window"):
             given = getattr(self, name)
             if given is not None and (not isinstance(given, int) or given < 1):
                 raise InputError(f"expected {name} as a positive integer, got {given!r}")
@@ -80,16 +83,31 @@ class Truncation:
         kept_query = min(query, max(min(guaranteed, room), room - text))
         return kept_query, min(text, room - kept_query)
 
+    def room(self, query: int, special: int) -> int:
+        """Tokens of a text that are read at once, beside what is kept of the query: at least half
+        of the window, so that long queries leave texts whole."""
+        window = self.window or self.max_length
+        return min(max(window - special - query, window // 2), self.max_length - special - query)
+
 
 class PairTokenizer:
     """A checkpoint's own tokenizer and pair template. Safe to use from many threads."""
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int | None, where: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int | None,
+        window: int | None = None,
+        where: str,
+    ) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self.max_length = max_length
         """Limit that the tokenizer's own files state, in tokens; None: they state none."""
+        self.window = window
+        """What the model should read at once, where they state it: `window`, in tokens."""
         self.template = _find_template(tokenizer, where)
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
 
@@ -107,7 +125,35 @@ class PairTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
-        return cls(tokenizer, max_length=_stated_limit(folder), where=str(path))
+        return cls(
+            tokenizer,
+            max_length=_stated(folder, "model_max_length"),
+            window=_stated(folder, "window"),
+            where=str(path),
+        )
+
+    def limit_of(self, max_length: int | None, most: int) -> int:
+        """The limit of a pair in tokens: what is asked for, else what the files state, up to
+        `most`. Raises InputError where it is out of range."""
+        if max_length is None:
+            return min(most, self.max_length or most)
+        return self._in_range("max_length", max_length, most)
+
+    def window_of(self, window: int | None, limit: int) -> int:
+        """What is read at once of pairs up to a limit; likewise."""
+        if window is None:
+            return min(limit, self.window or limit)
+        return self._in_range("window", window, limit)
+
+    def _in_range(self, name: str, given: int, most: int) -> int:
+        least = len(self.template) + 2
+        if isinstance(given, bool) or not isinstance(given, int):
+            raise InputError(f"expected {name} as an integer, got {given!r}")
+        if not least <= given <= most:
+            raise InputError(
+                f"expected {name} from {least} to {most} tokens for this model, got {given}"
+            )
+        return given
 
     def token_id(self, token: str) -> int:
         """Id of one token of the vocabulary. Raises CheckpointError where there is none."""
@@ -128,7 +174,7 @@ class PairTokenizer:
     def assemble(
         self, query: Ids, text: Ids, truncation: Truncation, *, where: str = "pair"
     ) -> Encoding:
-        """Put a tokenised pair into the template, cut to fit or in windows.
+        """Put a tokenised pair into the template, cut to fit, in windows where it is long.
 
         Raises TooLongError where `truncation` forbids cutting, naming `where`.
         """
@@ -140,20 +186,17 @@ class PairTokenizer:
                 f"expected at most {truncation.max_length} tokens per pair, got {given} at "
                 f'{where}; shorten it, raise max_length, or pass on_overflow="truncate"'
             )
-        query_cut = len(query) - kept_query
-        query, read = query[:kept_query], text[: truncation.max_text_tokens]
-        if truncation.on_overflow != "windows" or kept_text == len(read):
-            parts = [self._encoding(query, text[:kept_text])]
-            text_cut = len(text) - kept_text
-        else:
-            starts = window_starts(len(read), kept_text)
-            parts = [self._encoding(query, read[start : start + kept_text]) for start in starts]
-            text_cut = len(text) - len(read)
+        room = truncation.room(kept_query, len(t))
+        read = text[: truncation.max_text_tokens]
+        if truncation.on_overflow != "windows" or not room:
+            read = read[:kept_text]
+        starts = window_starts(len(read), room) if len(read) > room else [0]
+        parts = [self._encoding(query[:kept_query], read[at : at + room]) for at in starts]
         return replace(
             parts[0],
             tokens_given=given,
-            query_cut=query_cut,
-            text_cut=text_cut,
+            query_cut=len(query) - kept_query,
+            text_cut=len(text) - len(read),
             windows=tuple(parts) if len(parts) > 1 else (),
         )
 
@@ -275,10 +318,11 @@ def _find_template(tokenizer: Tokenizer, where: str) -> Template:
     return template
 
 
-def _stated_limit(folder: Path) -> int | None:
+def _stated(folder: Path, name: str) -> int | None:
+    """A number of tokens of tokenizer_config.json."""
     path = folder / "tokenizer_config.json"
     try:
-        stated = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+        stated = json.loads(path.read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError):
         return None
     # transformers writes 1e30 for "no limit".

@@ -34,6 +34,7 @@ def test_info_states_shape_size_and_what_would_run(polyrank: Run, tiny_model: Pa
         "width": 96,
         "heads": 4,
         "max_length": 8192,
+        "window": 8192,
         "vocabulary": 512,
         "stored_dtypes": ["fp32"],
         "weight_bytes": (tiny_model / "model.safetensors").stat().st_size,

@@ -65,6 +65,7 @@ def _facts(folder: ModelFolder, checkpoint: Checkpoint) -> dict[str, Any]:
     sizes = {name: math.prod(a.shape) for name, a in checkpoint.arrays.items()}
     embeddings = sum(n for name, n in sizes.items() if name.startswith("embeddings."))
     tokenizer = PairTokenizer.from_folder(folder.path)
+    limit = tokenizer.limit_of(None, config.max_positions)
     return {
         "model": folder.name,
         "path": str(folder.path),
@@ -78,7 +79,8 @@ def _facts(folder: ModelFolder, checkpoint: Checkpoint) -> dict[str, Any]:
         "layers": config.num_layers,
         "width": config.hidden_size,
         "heads": config.num_heads,
-        "max_length": min(config.max_positions, tokenizer.max_length or config.max_positions),
+        "max_length": limit,
+        "window": tokenizer.window_of(None, limit),
         "vocabulary": config.vocab_size,
         "stored_dtypes": _stored_dtypes(checkpoint),
         "weight_bytes": sum(p.stat().st_size for p in folder.path.glob("*.safetensors")),
