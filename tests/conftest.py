@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,16 @@ DATA = Path(__file__).parent / "data"
 def tiny_model() -> Path:
     """A complete checkpoint folder: 3 layers, random weights, word `wN` is token N."""
     return DATA / "tiny"
+
+
+@pytest.fixture(scope="session")
+def narrow_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint, which says that it reads 24 tokens at once."""
+    folder = tmp_path_factory.mktemp("models") / "narrow"
+    shutil.copytree(tiny_model, folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "window": 24}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ __all__ = [
     "Ranking",
     "Scorer",
     "pack",
+    "parts_of",
 ]
 
 Document = str | Mapping[str, Any]
@@ -71,6 +72,13 @@ class Batch:
     def lengths(self) -> npt.NDArray[np.int32]:
         """[S] tokens of each pair."""
         return np.diff(self.cu_lengths).astype(np.int32)
+
+
+def parts_of(encodings: Sequence[Encoding]) -> tuple[list[Encoding], npt.NDArray[np.intp]]:
+    """What the network reads of pairs, windows apart, and [N] where each pair's parts begin."""
+    parts = [part for e in encodings for part in e.windows or (e,)]
+    sizes = [len(e.windows) or 1 for e in encodings]
+    return parts, np.cumsum([0, *sizes], dtype=np.intp)[:-1]
 
 
 def pack(encodings: Sequence[Encoding]) -> Batch:

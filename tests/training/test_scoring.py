@@ -30,6 +30,16 @@ def test_logits_are_the_reranker_s_and_dropout_comes_back(
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+def test_it_reads_what_the_reranker_reads_at_once(narrow_model: Path) -> None:
+    model = CrossEncoder.from_checkpoint(load_checkpoint(narrow_model))
+    scorer = ModelScorer(model, PairTokenizer.from_folder(narrow_model))
+    long = " ".join(f"w{n}" for n in range(20, 99))
+    pairs = [("w10", long), ("w11", "w12"), ("w10 w13", f"{long} {long}"), ("w10", long)]
+    with Reranker(narrow_model) as reranker:
+        np.testing.assert_allclose(scorer.score(pairs), reranker.logits(pairs), atol=1e-4)
+    assert len(scorer.score([])) == 0
+
+
 def test_a_document_that_is_no_text_is_an_error(tiny_model: Path) -> None:
     model = CrossEncoder.from_checkpoint(load_checkpoint(tiny_model))
     with pytest.raises(InputError, match="`text` in pairs"):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from polyrank.engine.scheduler import Scheduler
 from polyrank.errors import BackendError, EngineStoppedError
-from polyrank.values import Backend, Encoding, pack
+from polyrank.values import Backend, Encoding, pack, parts_of
 
 __all__ = ["Engine", "Forward", "Health", "OnForward"]
 
@@ -58,9 +58,7 @@ class _Request:
     """
 
     def __init__(self, encodings: Sequence[Encoding], on_forward: OnForward) -> None:
-        parts = [part for e in encodings for part in e.windows or (e,)]
-        sizes = [len(e.windows) or 1 for e in encodings]
-        self.starts = np.cumsum([0, *sizes[:-1]])
+        parts, self.starts = parts_of(encodings)
         """[N] where each pair's parts begin; most pairs have one"""
         first: dict[tuple[bytes, int], int] = {}
         unique = [first.setdefault((e.ids.tobytes(), e.type_split), len(first)) for e in parts]
