@@ -48,7 +48,7 @@ def narrow_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("models") / "narrow"
     shutil.copytree(tiny_model, folder)
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "window": 24}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "polyrank_window": 24}))
     return folder
 
 

@@ -110,7 +110,7 @@ def main() -> None:
     text = json.dumps(checkpoint.source, indent=2) + "\n"
     (args.out / "config.json").write_text(text, encoding="utf-8")
     (args.out / "tokenizer.json").write_bytes(tokenizer)
-    stated = {"model_max_length": checkpoint.config.max_positions, "window": WINDOW}
+    stated = {"model_max_length": checkpoint.config.max_positions, "polyrank_window": WINDOW}
     (args.out / "tokenizer_config.json").write_text(json.dumps(stated) + "\n", encoding="utf-8")
     by = moved(args.model, args.out, args.groups)
     print(f"{written.bytes / 1e6:.1f} MB; logits moved by {by.mean():.3f}, at most {by.max():.2f}")

@@ -53,7 +53,7 @@ class Reranker:
         max_length: limit of a pair in tokens, special tokens included; None: the model's own.
         window: tokens of a pair that are read at once: of a longer one the text is read in
             overlapping parts, and the best one's logit counts (MaxP: Dai and Callan, SIGIR 2019).
-            None: what tokenizer_config.json says (`window`), else `max_length`.
+            None: what tokenizer_config.json says (`polyrank_window`), else `max_length`.
         offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
         max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
         on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the

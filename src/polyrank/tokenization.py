@@ -107,7 +107,7 @@ class PairTokenizer:
         self.max_length = max_length
         """Limit that the tokenizer's own files state, in tokens; None: they state none."""
         self.window = window
-        """What the model should read at once, where they state it: `window`, in tokens."""
+        """What the model should read at once, where they state it: `polyrank_window`, in tokens."""
         self.template = _find_template(tokenizer, where)
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
 
@@ -128,7 +128,7 @@ class PairTokenizer:
         return cls(
             tokenizer,
             max_length=_stated(folder, "model_max_length"),
-            window=_stated(folder, "window"),
+            window=_stated(folder, "polyrank_window"),
             where=str(path),
         )
 
