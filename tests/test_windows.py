@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrank import InputError, Reranker
+from polyrank.evaluation.scorers.polyrank_model import RerankerJudge
 from polyrank.tokenization import window_starts
 
 QUERY = "w10 w11 w12"
@@ -90,6 +91,13 @@ def test_a_model_says_what_it_reads_at_once(tiny_model: Path, narrow_model: Path
         assert whole.logits([(QUERY, LONG)]).tolist() == plain.logits([(QUERY, LONG)]).tolist()
     with Reranker(narrow_model, max_length=16) as least:
         assert least.window == 16
+
+
+def test_scores_of_other_windows_are_kept_apart(tiny_model: Path) -> None:
+    with Reranker(tiny_model) as whole, Reranker(tiny_model, window=24) as narrow:
+        judges = [RerankerJudge(r, fingerprint="the same") for r in (whole, narrow)]
+        assert judges[0].identity != judges[1].identity
+        assert "window" not in judges[0].identity
 
 
 def test_windows_end_at_the_limit_and_say_so(tiny_model: Path) -> None:

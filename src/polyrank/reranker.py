@@ -121,9 +121,11 @@ class Reranker:
         """The hub commit in use; None for local folders."""
         self.on_overflow = on_overflow
         limit = self._tokenizer.limit_of(max_length, config.max_positions)
+        self.window = self._tokenizer.window_of(window, limit)
+        """Tokens of a pair that are read at once, special tokens included."""
         self._truncation = Truncation(
             max_length=limit,
-            window=self._tokenizer.window_of(window, limit),
+            window=self.window,
             max_query_tokens=max_query_tokens,
             on_overflow=on_overflow,
         )
@@ -143,11 +145,6 @@ class Reranker:
     def max_length(self) -> int:
         """Limit of a pair in tokens, special tokens included."""
         return self._truncation.max_length
-
-    @property
-    def window(self) -> int:
-        """Tokens of a pair that are read at once, special tokens included."""
-        return self._truncation.window or self._truncation.max_length
 
     def rank(
         self,

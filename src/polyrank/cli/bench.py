@@ -117,7 +117,7 @@ def bench(
     folder = find_model(model, revision=revision, offline=offline or None)
     config = read_config(folder.path)
     tokenizer = PairTokenizer.from_folder(folder.path)
-    limit = max_length or min(config.max_positions, tokenizer.max_length or config.max_positions)
+    limit = max_length or tokenizer.limit_of(None, config.max_positions)
     workload = own or b.synthesise(tokenizer, count=count or _SYNTHETIC, max_length=limit)
     with printing.step_bar() as on_step:
         report = b.measure(

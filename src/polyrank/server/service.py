@@ -87,7 +87,7 @@ class Service:
         """Serve a model that is loaded; the service closes it."""
         reranker.logits([("a", "b")])
         self._fingerprint = fingerprint
-        identity = (fingerprint, reranker.backend_name, reranker.max_length,
+        identity = (fingerprint, reranker.backend_name, reranker.max_length, reranker.window,
                     self.settings.max_query_tokens, reranker.on_overflow)  # fmt: skip
         self._cache = ScoreCache(self.settings.cache_pairs, identity)
         self.metrics.model(

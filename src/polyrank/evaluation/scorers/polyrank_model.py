@@ -27,6 +27,7 @@ class RerankerJudge:
             "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
             "fingerprint": fingerprint, "backend": reranker.backend_name,
             "max_length": reranker.max_length, **({} if known else {"cached": False}),
+            **({} if reranker.window == reranker.max_length else {"window": reranker.window}),
             **({} if reranker.on_overflow == "truncate" else {"on_overflow": reranker.on_overflow}),
         }  # fmt: skip
 
