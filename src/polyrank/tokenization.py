@@ -155,6 +155,13 @@ class PairTokenizer:
             )
         return given
 
+    def reads_like(self, other: PairTokenizer) -> bool:
+        """Whether both make the same ids of every pair."""
+        return (
+            self.template == other.template
+            and self._tokenizer.to_str() == other._tokenizer.to_str()
+        )
+
     def token_id(self, token: str) -> int:
         """Id of one token of the vocabulary. Raises CheckpointError where there is none."""
         found = self._tokenizer.token_to_id(token)

@@ -104,6 +104,19 @@ def test_a_config_makes_a_model_that_learned_its_groups(
         assert abs(after.logits(pair) - before.logits(pair)) > 0.01
 
 
+def test_teachers_are_named_as_models_are(
+    polyrank: Run, config: Path, model: str, tmp_path: Path
+) -> None:
+    run = json.loads(config.read_text())
+    write(config, run | {"teachers": [model], "loss": {"contrastive": 0}})
+    assert polyrank("train", config, "--steps", 1, "--out", tmp_path / "run").code == 0
+    # Its groups have no scores; but for dropout a model is already what it learns from here.
+    assert 0 < logged(tmp_path / "run", "train", "kl")[1] < 0.1
+    write(config, run | {"teachers": ["no-such-model"]})
+    ran = polyrank("train", config, "--offline", "--dry-run")
+    assert (ran.code, "no-such-model" in ran.err) == (1, True)
+
+
 def test_a_recipe_is_filled_with_model_and_groups(
     polyrank: Run, groups: Path, model: str, tmp_path: Path
 ) -> None:

@@ -150,7 +150,10 @@ def _run(
         run = read_config(config)
     else:
         run = recipe_run(str(recipe), model=model, groups=data)
-    return replace(run, model=str(find_model(run.model, offline=offline or None).path))
+    found = [
+        str(find_model(name, offline=offline or None).path) for name in (run.model, *run.teachers)
+    ]
+    return replace(run, model=found[0], teachers=tuple(found[1:]))
 
 
 def _train(

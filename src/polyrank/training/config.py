@@ -129,6 +129,9 @@ class RerankConfig:
     data: MixtureConfig
     loop: LoopConfig
     loss: LossConfig = field(default_factory=LossConfig)
+    teachers: tuple[str, ...] = ()
+    """Folders of rerankers with the model's own tokenizer, whose mean logit every group is scored
+    with as it is read; a group's own scores count as much as all of them."""
 
 
 _NESTED: dict[str, type[Any]] = {"loop": LoopConfig, "loss": LossConfig, "data": MixtureConfig}
@@ -174,8 +177,9 @@ def from_mapping(kind: type[C], row: Mapping[str, Any], *, where: str) -> C:
         )
     if "buckets" in values:
         values["buckets"] = tuple((int(length), int(n)) for length, n in values["buckets"])
-    if "betas" in values:
-        values["betas"] = tuple(values["betas"])
+    for key in ("betas", "teachers"):
+        if key in values:
+            values[key] = tuple(values[key])
     try:
         return kind(**values)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""A student learns another network's hidden states, token by token."""
+"""A student learns from other networks: their order of a group's texts, or one's hidden states."""
 
 from __future__ import annotations
 
@@ -8,11 +8,50 @@ from typing import Any
 import torch
 
 from polyrank.errors import InputError
+from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.objective import forward_inputs
+from polyrank.training.batches import GroupBatch
+from polyrank.training.config import LossConfig, MixtureConfig
+from polyrank.training.objective import Reranking, forward_inputs, group_losses
 from polyrank.values import Batch
 
-__all__ = ["HiddenStates"]
+__all__ = ["FromTeachers", "HiddenStates"]
+
+
+class FromTeachers(Reranking):
+    """Groups from a mixture, scored by several rerankers as they are read; the mean is learned.
+
+    Rerankers that were trained apart err apart: their mean is better than each of them. Labelled
+    groups count by InfoNCE besides.
+    """
+
+    def __init__(
+        self,
+        data: MixtureConfig,
+        loss: LossConfig,
+        tokenizer: PairTokenizer,
+        teachers: Sequence[CrossEncoder],
+    ) -> None:
+        """`teachers`: at least one, on the student's device; they read its token ids."""
+        super().__init__(data, loss, tokenizer)
+        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+
+    def loss(self, model: Any, batch: GroupBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum of the groups' losses."""
+        inputs = forward_inputs(batch.batch, next(model.parameters()).device)
+        with torch.no_grad():
+            mean_S = torch.stack([t(*inputs).float() for t in self._teachers]).mean(0)
+        return group_losses(model(*inputs), batch, self._loss, self.wanted(mean_S, batch))
+
+    def wanted(self, mean_S: torch.Tensor, batch: GroupBatch) -> torch.Tensor:
+        """[S] what the student should say, given the teachers' mean; own scores are half of it."""
+        kept: list[float] = []
+        own: list[float] = []
+        for group in batch.groups:
+            kept += [1.0 if group.scores is None else 0.5] * len(group.texts)
+            own += group.scores or [0.0] * len(group.texts)
+        own_S = self._loss.teacher_scale * mean_S.new_tensor(own)
+        return mean_S.new_tensor(kept) * mean_S + 0.5 * own_S
 
 
 class HiddenStates:

@@ -101,9 +101,15 @@ class Reranking:
 
 
 def group_losses(
-    logits_S: torch.Tensor, batch: GroupBatch, config: LossConfig
+    logits_S: torch.Tensor,
+    batch: GroupBatch,
+    config: LossConfig,
+    teacher_S: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weigh the losses of a batch's groups; (sum, sums to log)."""
+    """Weigh the losses of a batch's groups; (sum, sums to log).
+
+    `teacher_S`: what every pair's logit should be; None: the scores of those groups that have some.
+    """
     device = logits_S.device
     logits_GN, mask_GN = pad_groups(logits_S, batch.sizes)
     total = logits_S.new_zeros(())
@@ -122,11 +128,14 @@ def group_losses(
             labels[:, 0] = 1.0
             total = total + config.pointwise * pointwise_bce(x, labels, m).sum()
     rows = [g for g, group in enumerate(batch.groups) if group.scores is not None]
-    if rows:
-        at = torch.tensor(rows, device=device)
+    if teacher_S is not None:
+        rows = list(range(len(batch.groups)))
+    elif rows:
         scores = [s for g in rows for s in batch.groups[g].scores or ()]
-        wanted_S = torch.tensor(scores, device=device) * config.teacher_scale
-        t, m = pad_groups(wanted_S, [len(batch.groups[g].texts) for g in rows])
+        teacher_S = torch.tensor(scores, device=device) * config.teacher_scale
+    if teacher_S is not None:
+        at = torch.tensor(rows, device=device)
+        t, m = pad_groups(teacher_S, [batch.sizes[g] for g in rows])
         x = logits_GN[at, : t.shape[1]]
         kl, margin = listwise_kl(x, t, m).sum(), margin_mse(x, t, m).sum()
         total = total + config.listwise * kl + config.margin * margin

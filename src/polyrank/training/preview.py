@@ -12,8 +12,8 @@ from polyrank.tokenization import PairTokenizer
 from polyrank.training.config import RerankConfig, TrainingDtype
 from polyrank.training.device import autocast
 from polyrank.training.logs import duration_text
-from polyrank.training.objective import Objective, Reranking
-from polyrank.training.rerank import build_model
+from polyrank.training.objective import Objective
+from polyrank.training.rerank import build_model, build_objective
 
 __all__ = ["Preview", "preview_reranker", "tokens_per_second"]
 
@@ -63,7 +63,7 @@ def preview_reranker(
     if steps < 1:
         raise InputError(f"expected at least 1 step to preview, got {steps}")
     tokenizer = PairTokenizer.from_folder(config.model)
-    objective = Reranking(config.data, config.loss, tokenizer)
+    objective = build_objective(config, device)
     batches = [b for step in range(steps) for b in objective.batches(step)]
     first = batches[0].batch
     bounds = list(zip(first.cu_lengths[:-1], first.cu_lengths[1:], strict=True))[:pairs]

@@ -13,6 +13,7 @@ from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import RerankConfig, to_mapping
+from polyrank.training.distill import FromTeachers
 from polyrank.training.loop import Evaluate, Progress, train
 from polyrank.training.lora import add_lora, merged
 from polyrank.training.objective import Reranking
@@ -20,7 +21,7 @@ from polyrank.training.optimizer import freeze_embeddings
 from polyrank.training.parallel import rank
 from polyrank.training.state import export_model, prune_models, write_json
 
-__all__ = ["build_model", "train_reranker", "with_head"]
+__all__ = ["build_model", "build_objective", "load_teachers", "train_reranker", "with_head"]
 
 
 def with_head(checkpoint: Checkpoint, *, seed: int, std: float = 0.02) -> Checkpoint:
@@ -57,6 +58,42 @@ def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkp
     return model.train(), checkpoint
 
 
+def build_objective(config: RerankConfig, device: str) -> Reranking:
+    """What a run learns from its groups, and from its teachers where it has some.
+
+    Raises InputError for groups that cannot be read, and what `load_teachers` raises.
+    """
+    tokenizer = PairTokenizer.from_folder(config.model)
+    if not config.teachers:
+        return Reranking(config.data, config.loss, tokenizer)
+    return FromTeachers(config.data, config.loss, tokenizer, load_teachers(config, device))
+
+
+def load_teachers(config: RerankConfig, device: str) -> list[CrossEncoder]:
+    """The networks of a run's teachers.
+
+    Raises InputError for one that reads other token ids or shorter pairs than the run's model,
+    CheckpointError for a folder that is no reranker.
+    """
+    tokenizer = PairTokenizer.from_folder(config.model)
+    longest = max(p.max_length for p in config.data.parts)
+    teachers = []
+    for folder in config.teachers:
+        if not tokenizer.reads_like(PairTokenizer.from_folder(folder)):
+            raise InputError(
+                f"expected teachers with the tokenizer of {config.model}, {folder} has another; "
+                "let it write `scores` into the groups instead"
+            )
+        checkpoint = load_checkpoint(folder)
+        if longest > checkpoint.config.max_positions:
+            raise InputError(
+                f"expected a max_length of at most {checkpoint.config.max_positions} tokens, the "
+                f"limit of the teacher {folder}, got {longest}"
+            )
+        teachers.append(CrossEncoder.from_checkpoint(checkpoint, device=device, frozen=True))
+    return teachers
+
+
 def train_reranker(
     config: RerankConfig,
     folder: str | Path,
@@ -74,8 +111,7 @@ def train_reranker(
     folder, start = Path(folder), Path(config.model)
     folder.mkdir(parents=True, exist_ok=True)
     model, checkpoint = build_model(config, device)
-    tokenizer = PairTokenizer.from_folder(start)
-    objective = Reranking(config.data, config.loss, tokenizer)
+    objective = build_objective(config, device)
     if rank() == 0:
         write_json(folder / "config.json", to_mapping(config))
     for part in objective.mixture.parts:
