@@ -55,6 +55,8 @@ def main() -> None:
     if args.contender:
         load = CONTENDERS[args.contender]
         return turns.serve(lambda: load(str(args.folder)), workload.peak_rss_gb)
+    packages = ("polyrank", "torch", "transformers", "sentence-transformers")
+    versions = {p: version(p) for p in packages}
     folder = workload.official_folder(args.folder)
     lengths = workload.lengths(args.pairs)
     pairs = workload.text_pairs(lengths)
@@ -70,12 +72,11 @@ def main() -> None:
     print(f"{args.pairs} pairs, {sum(lengths)} tokens, {workload.gflop(lengths):.0f} GFLOP\n")
     print(turns.table(rows, sum(lengths)))
     if args.output:
-        packages = ("polyrank", "torch", "transformers", "sentence-transformers")
         about = {
             "command": " ".join(sys.argv),
             "machine": platform.machine(),
             "python": platform.python_version(),
-            "versions": {p: version(p) for p in packages},
+            "versions": versions,
             "lengths": lengths,
             "gflop": workload.gflop(lengths),
         }

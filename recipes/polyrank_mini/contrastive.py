@@ -8,6 +8,11 @@ sections, one language), cross.jsonl (a heading in one language, the sections in
 the heading that stands over them), headings.jsonl (a heading, and headings in another language),
 openings.jsonl (a section's first sentence, and how sections of another language begin) and
 mixed.jsonl (a heading, and each section in a language of its own: a language is no answer).
+
+With candidates from further down BM25's list: words.jsonl (more questions, with BM25's scores),
+deep.jsonl (the same without them), whole.jsonl (a heading in one language, whole sections in
+another), sections.jsonl (the same in one language) and spans.jsonl (words of a passage, and
+passages that share them; nobody knows which answers).
 """
 
 from __future__ import annotations
@@ -16,10 +21,11 @@ import argparse
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from passages import best_stretch, rarity, sentences
+from passages import best_stretch, rarity, sentences, span
 from sources import allowed, evaluation_texts, leaks, rows
 
 from polyrank.training.groups import Group, write_groups
@@ -32,6 +38,10 @@ WEAK_PER_SOURCE = 250  # of one language: much of it is about software
 MIXED_PER_SOURCE = 200
 ASKED_IN = 2  # languages that ask for one text of another
 OPENING = 400  # characters of a section, for openings.jsonl
+FOUND = 30  # of BM25's list, for groups with candidates from further down
+DEEP_ROWS_PER_FILE = 9000
+SECTIONS_PER_CELL = 160  # a source in a language
+SPANS_PER_FILE, SPANS_PER_CELL = 700, 40
 Row = dict[str, Any]
 Sections = dict[tuple[str, str], dict[str, Row]]
 
@@ -158,6 +168,87 @@ def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
                     yield group(query, chosen[0], chosen[1:], lang, source)
 
 
+def deeper(data: Path, rng: random.Random) -> Iterator[Group]:
+    """Real questions with other candidates than `questions` has, and BM25's scores of them all."""
+    for path in allowed(data / "train/qa"):
+        found = list(rows(path))
+        texts = list({r["positive"]: text_of(r, "positive", rng) for r in found}.values())
+        place = {key: i for i, key in enumerate({r["positive"]: None for r in found})}
+        chosen = rng.sample(found, min(len(found), DEEP_ROWS_PER_FILE))
+        asked = [r.get("query_translated") or r["query"] for r in chosen]
+        for row, scores in zip(chosen, lexical_scores(texts, asked), strict=True):
+            own = place[row["positive"]]
+            others = [*further_down(scores, own, rng), rng.randrange(len(texts))]
+            places = list(dict.fromkeys([own, *others]))
+            one = group(
+                row["query"], texts[own], [texts[i] for i in others], row["lang"], row["source"]
+            )
+            if "query_translated" not in row and len(places) == len(one.texts):
+                least = min(scores.values(), default=0.0)  # the answer is not always found
+                values = [scores.get(i, least if i == own else 0.0) for i in places]
+                one = replace(one, scores=tuple(round(v, 2) for v in values))
+            yield one
+
+
+def whole_sections(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
+    """A heading, in the sections' own language or (`kind` whole) in another, and whole sections."""
+    languages: dict[str, list[str]] = defaultdict(list)
+    for source, lang in found:
+        languages[source].append(lang)
+    for (source, lang), keyed in found.items():
+        keys, texts = list(keyed), [row["positive"] for row in keyed.values()]
+        chosen = rng.sample(range(len(keys)), min(len(keys), SECTIONS_PER_CELL))
+        asked = [keyed[keys[i]]["query"] for i in chosen]
+        for i, query, scores in zip(chosen, asked, lexical_scores(texts, asked), strict=True):
+            easy = rng.sample(range(len(keys)), EASY)
+            others = [j for j in [*further_down(scores, i, rng, deep=2), *easy] if j != i]
+            there = [o for o in languages[source] if o != lang and keys[i] in found[source, o]]
+            queries = [query]
+            if kind == "whole":
+                some = rng.sample(there, min(len(there), ASKED_IN))
+                queries = [found[source, other][keys[i]]["query"] for other in some]
+            for query in queries:
+                if kind != "whole" or (len(query) >= 4 and query not in texts[i]):
+                    yield group(query, texts[i], [texts[j] for j in others], lang, source)
+
+
+def spans(data: Path, found: Sections, rng: random.Random) -> Iterator[Group]:
+    """Some words of a passage, and passages that share them; which of them answers is not said."""
+    cells = [
+        (r[0].get("passage_lang", r[0]["lang"]), [x["positive"] for x in r], SPANS_PER_FILE)
+        for r in (list(rows(path)) for path in allowed(data / "train/qa"))
+    ]
+    for (_, lang), keyed in found.items():
+        cells.append((lang, [row["positive"] for row in keyed.values()], SPANS_PER_CELL))
+    for lang, passages, most in cells:
+        texts = list(dict.fromkeys(passages))
+        chosen = rng.sample(range(len(texts)), min(len(texts), most))
+        asked = {i: query for i in chosen if (query := span(texts[i], rng))}
+        lexical = lexical_scores(texts, list(asked.values()))
+        for (i, query), scores in zip(asked.items(), lexical, strict=True):
+            dropped = i if rng.random() < 0.5 else -1  # half of them without their own passage
+            best = [j for j in scores if j != dropped][:3]
+            others = [*best, *further_down(scores, dropped, rng, 2, 2), rng.randrange(len(texts))]
+            made = group(query, texts[others[0]], [texts[j] for j in others[1:]], lang, "span")
+            yield replace(made, labelled=False)
+
+
+def lexical_scores(texts: list[str], asked: list[str]) -> Iterator[dict[int, float]]:
+    """For each query what BM25 finds, best first: place of the text -> score."""
+    hits, scores = LexicalIndex(texts).search(asked, FOUND)
+    for hit, score in zip(hits.tolist(), scores.tolist(), strict=True):
+        yield {i: s for i, s in zip(hit, score, strict=True) if s > 0}
+
+
+def further_down(
+    scores: dict[int, float], own: int, rng: random.Random, best: int = 4, deep: int = 3
+) -> list[int]:
+    """Some of the best ten, and some of those below, without the query's own text."""
+    found = [i for i in scores if i != own]
+    first, rest = found[:10], found[10:]
+    return rng.sample(first, min(best, len(first))) + rng.sample(rest, min(deep, len(rest)))
+
+
 def opening(text: str) -> str:
     """A text's first sentences: 30 to 200 characters of it."""
     found = ""
@@ -199,6 +290,10 @@ def main() -> None:
         "weak": documentation(found, rng),
         "short": shortened(args.data, random.Random(args.seed + 1)),
         "qa": questions(args.data, rng, ROWS_PER_FILE),
+        "words": deeper(args.data, random.Random(args.seed + 6)),
+        "whole": whole_sections(found, random.Random(args.seed + 7), "whole"),
+        "sections": whole_sections(found, random.Random(args.seed + 8), "sections"),
+        "spans": spans(args.data, found, random.Random(args.seed + 9)),
     }
     for name in args.only or files:
         groups = files[name]
@@ -209,6 +304,8 @@ def main() -> None:
             elif len(one.texts) >= 4:
                 kept.append(one)
         count = write_groups(args.out / f"{name}.jsonl", kept)
+        if name == "words":
+            write_groups(args.out / "deep.jsonl", (replace(g, scores=None) for g in kept))
         print(f"{name}: {count} groups; left out {left_out} that touch a development pool")
 
 

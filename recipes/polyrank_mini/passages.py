@@ -7,6 +7,7 @@ them whole; from most, a hundred tokens around the shared words teach the same.
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,23 @@ def rarity(texts: Iterable[str]) -> dict[str, float]:
 def sentences(text: str) -> list[str]:
     """A text's sentences and lines, none of them empty."""
     return [s.strip() for s in _SENTENCE.split(text) if s and s.strip()]
+
+
+def span(text: str, rng: random.Random) -> str:
+    """A few words in a row of one sentence, a quarter of them left out; empty without any."""
+    found = [s for s in sentences(text) if 20 <= len(s) <= 300]
+    if not found:
+        return ""
+    chosen = rng.choice(found)
+    parts = chosen.split()
+    if len(parts) < 4:  # a script without spaces
+        size = min(len(chosen), rng.randint(8, 24))
+        start = rng.randint(0, len(chosen) - size)
+        return chosen[start : start + size]
+    size = rng.randint(3, min(12, len(parts)))
+    start = rng.randint(0, len(parts) - size)
+    kept = parts[start : start + size]
+    return " ".join([word for word in kept if rng.random() < 0.75] or kept)
 
 
 def best_stretch(query: str, text: str, weights: Mapping[str, float]) -> str:

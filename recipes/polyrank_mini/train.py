@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +52,31 @@ LONG_PARTS = (
     ("mixed.jsonl", 0.12, 6, 320),
     ("long.jsonl", 0.02, 4, 8192),
 )
-# What several rerankers score together (`ensemble.py`).
-ENSEMBLE_PARTS = (
-    ("english.jsonl", 0.20, 8, 160),
-    ("short.jsonl", 0.14, 6, 160),
-    ("qa.jsonl", 0.26, 5, 640),
-    ("weak.jsonl", 0.03, 5, 512),
-    ("cross.jsonl", 0.18, 6, 160),
-    ("headings.jsonl", 0.06, 8, 64),
-    ("openings.jsonl", 0.05, 6, 128),
-    ("mixed.jsonl", 0.075, 6, 320),
+# Two more teachers for `distill.py`: one reads whole sections and other candidates, one stretches.
+WHOLE_PARTS = (
+    ("english.jsonl", 0.18, 8, 160),
+    ("short.jsonl", 0.10, 6, 160),
+    ("qa.jsonl", 0.06, 5, 448),
+    ("deep.jsonl", 0.16, 6, 448),
+    ("weak.jsonl", 0.02, 5, 448),
+    ("sections.jsonl", 0.03, 6, 448),
+    ("cross.jsonl", 0.16, 6, 160),
+    ("whole.jsonl", 0.12, 6, 448),
+    ("headings.jsonl", 0.07, 8, 64),
+    ("openings.jsonl", 0.04, 6, 128),
+    ("mixed.jsonl", 0.06, 6, 320),
 )
+CUT_PARTS = (
+    ("english.jsonl", 0.22, 8, 128),
+    ("short.jsonl", 0.16, 6, 160),
+    ("qa.jsonl", 0.14, 5, 448),
+    ("weak.jsonl", 0.03, 5, 256),
+    ("cross.jsonl", 0.22, 6, 160),
+    ("headings.jsonl", 0.09, 8, 64),
+    ("openings.jsonl", 0.05, 6, 128),
+    ("mixed.jsonl", 0.09, 6, 256),
+)
+MIXTURES = {"short": PARTS, "long": LONG_PARTS, "whole": WHOLE_PARTS, "cut": CUT_PARTS}
 
 
 def mixture(
@@ -71,6 +84,7 @@ def mixture(
     parts: Sequence[tuple[str, float, int, int]],
     groups_per_step: int,
     batch_tokens: int,
+    seed: int = 3,
 ) -> MixtureConfig:
     """What a step reads."""
     return MixtureConfig(
@@ -80,26 +94,23 @@ def mixture(
         ),
         groups_per_step=groups_per_step,
         max_batch_tokens=batch_tokens,
-        seed=3,
+        seed=seed,
     )
 
 
 def recipe(args: argparse.Namespace) -> RerankConfig:
     """The run's whole configuration."""
     room = load_checkpoint(args.seed_model, require_head=False).config.max_positions
-    parts = LONG_PARTS if room >= 8192 else PARTS
-    loss = LossConfig(teacher_scale=TEACHER_SCALE, margin=0.05, pointwise=args.pointwise)
-    if args.ensemble:
-        parts, loss = ENSEMBLE_PARTS, LossConfig(contrastive=0.3, margin=0.05)
-    data = mixture(args.groups, parts, args.groups_per_step, args.batch_tokens)
-    if args.ensemble:  # drawn by language when it was scored
-        data = replace(data, language_exponent=1.0)
+    parts = MIXTURES[args.mixture or ("long" if room >= 8192 else "short")]
     return RerankConfig(
         model=str(args.seed_model),
-        data=data,
-        loss=loss,
+        data=mixture(args.groups, parts, args.groups_per_step, args.batch_tokens, args.seed),
+        loss=LossConfig(teacher_scale=TEACHER_SCALE, margin=0.05, pointwise=args.pointwise),
         loop=loop_of(
-            args, head_learning_rate=2 * args.learning_rate, ema_decay=args.ema_decay, seed=3
+            args,
+            head_learning_rate=2 * args.learning_rate,
+            ema_decay=args.ema_decay,
+            seed=args.seed,
         ),
     )
 
@@ -139,7 +150,8 @@ def main() -> None:
     parser.add_argument("--seed-model", type=Path, required=True)
     add_options(parser, steps=600, learning_rate=1.5e-4, checkpoint_every=25)
     parser.add_argument("--pointwise", type=float, default=0.0, help="share of that loss")
-    parser.add_argument("--ensemble", action="store_true", help="groups are of ensemble.py")
+    parser.add_argument("--mixture", choices=MIXTURES, help="what it reads; by the model's room")
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--ema-decay", type=float, default=0.98)
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()

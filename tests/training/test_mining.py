@@ -42,6 +42,8 @@ def test_bm25_finds_the_texts_that_share_rare_words() -> None:
     assert set(found[0]) == {0, 1}
     assert found[1][0] == 2
     assert scores[2].tolist() == [0, 0]
+    nothing, none = LexicalIndex(TEXTS).search([], 2)
+    assert nothing.shape == none.shape == (0, 2)
 
 
 def test_a_negative_is_the_best_candidate_that_is_not_the_positive(tmp_path: Path) -> None:

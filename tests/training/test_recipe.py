@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from polyrank import Reranker
-from polyrank.training.groups import Group, parse_group, write_groups
+from polyrank.training.batches import GroupBatch
+from polyrank.training.config import LossConfig
+from polyrank.training.groups import Group, write_groups
 from polyrank.training.readers import read_groups
 
+FILES = ("qa", "short", "weak", "cross", "headings", "openings", "words", "deep", "whole")
+FILES += ("sections", "spans")
 RECIPE = Path(__file__).parents[2] / "recipes" / "polyrank_mini"
 
 
@@ -78,16 +83,12 @@ def test_no_group_holds_a_text_of_an_evaluation_pool(
     monkeypatch.setattr(sys, "argv", ["contrastive", "--data", str(data), "--out", str(out)])
     contrastive.main()
     forbidden = evaluation_texts(data)
-    groups = [
-        g
-        for name in ("qa", "short", "weak", "cross", "headings", "openings")
-        for g in read_groups(out / f"{name}.jsonl")
-    ]
+    groups = [g for name in FILES for g in read_groups(out / f"{name}.jsonl")]
     assert not any(leaks((g.query, *g.texts), forbidden) for g in groups)
     # Thing 5 is the positive of one group and a negative of others.
     assert not any("Thing 5" in text for g in groups for text in g.texts)
-    assert "left out 0" not in capsys.readouterr().out.split("qa: ")[1]
-    assert {g.source for g in groups} == {"open", "manual"}
+    assert "left out 0" not in capsys.readouterr().out.split("qa: ")[1].split("\n")[0]
+    assert {g.source for g in groups} == {"open", "manual", "span"}
 
 
 @pytest.mark.usefixtures("recipe")
@@ -98,6 +99,58 @@ def test_a_passage_judged_wrong_is_the_first_negative(data: Path) -> None:
 
     drawn = {g.query: g for g in contrastive.questions(data, random.Random(0), 99)}
     assert drawn["what is thing 3 of open"].texts[:2] == ("Thing 3 is open.", "judged wrong")
+
+
+@pytest.mark.usefixtures("recipe")
+def test_questions_meet_other_candidates_with_the_scores_of_their_words(data: Path) -> None:
+    import random
+
+    import contrastive
+
+    groups = [g for g in contrastive.deeper(data, random.Random(0)) if g.scores is not None]
+    assert len(groups) == 12
+    for group in groups:
+        scores = dict(zip(group.texts, group.scores or (), strict=True))
+        assert group.labelled
+        assert group.query.split()[3] in group.texts[0]  # its number: the answer is the best
+        assert max(scores.values()) == scores[group.texts[0]] > 0
+
+
+@pytest.mark.usefixtures("recipe")
+@pytest.mark.parametrize("kind", ["whole", "sections"])
+def test_a_heading_meets_whole_sections(data: Path, kind: str) -> None:
+    import random
+
+    import contrastive
+
+    found = contrastive.sections(data)
+    whole = {row["positive"] for keyed in found.values() for row in keyed.values()}
+    groups = list(contrastive.whole_sections(found, random.Random(0), kind))
+    assert len(groups) == 20
+    for group in groups:
+        assert whole.issuperset(group.texts)
+        assert group.query.split()[2] == group.texts[0].split()[2]  # its number
+        asked_in_its_own = group.query.startswith(group.lang)
+        assert asked_in_its_own == (kind == "sections")
+        assert all(text.startswith(group.lang) for text in group.texts)
+
+
+@pytest.mark.usefixtures("recipe")
+def test_words_of_a_passage_meet_passages_that_share_them_without_a_label(data: Path) -> None:
+    import random
+
+    import contrastive
+    from passages import span
+
+    groups = list(contrastive.spans(data, contrastive.sections(data), random.Random(0)))
+    assert groups
+    assert not any(g.labelled or g.scores for g in groups)
+    assert all(set(g.query.split()) & set(g.texts[0].split()) for g in groups)
+    assert span("Too short.", random.Random(0)) == ""
+    thai = "ประเทศไทยตั้งอยู่ในเอเชียตะวันออกเฉียงใต้"
+    assert all(
+        8 <= len(q) <= 24 and q in thai for q in (span(thai, random.Random(n)) for n in range(9))
+    )
 
 
 @pytest.mark.usefixtures("recipe")
@@ -152,7 +205,6 @@ def test_a_long_passage_is_cut_to_the_sentences_that_share_rare_words() -> None:
 
 @pytest.mark.usefixtures("recipe")
 def test_the_mean_of_two_models_lies_between_them(tiny_model: Path) -> None:
-    from dataclasses import replace
 
     from mean import mean
 
@@ -166,34 +218,32 @@ def test_the_mean_of_two_models_lies_between_them(tiny_model: Path) -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-def test_a_group_is_scored_by_the_mean_of_its_teachers_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bm25_counts_a_little_beside_the_teachers_where_a_labelled_group_carries_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ensemble
+    import distill
 
-    texts = ("A pump moves water.", "Cats sleep.")
-    made = [
-        Group(query=f"what does pump {n} move", texts=texts, scores=(4.0, -6.0) if n % 2 else None)
-        for n in range(6)
-    ]
-    write_groups(tmp_path / "qa.jsonl", made)
-    monkeypatch.setattr(ensemble, "ENSEMBLE_PARTS", (("qa.jsonl", 1.0, 2, 64),))
-    out = tmp_path / "scored"
-    given = ["--groups", str(tmp_path), "--draws", "6", "--out", str(out)]
-    two = ["--model", "polyrank-mini", "--model", "polyrank-mini"]
-    monkeypatch.setattr(sys, "argv", ["ensemble", *given, *two])
-    ensemble.main()
-    written = (out / "qa.jsonl").read_bytes()
-    with Reranker() as mini:
-        for line in written.splitlines():
-            group = parse_group(line, "qa.jsonl")
-            wanted = mini.logits([(group.query, text) for text in group.texts])
-            if int(group.query.split()[3]) % 2:
-                wanted = (wanted + np.array([2.0, -3.0])) / 2
-            np.testing.assert_allclose(group.scores, wanted, atol=1e-3)
-    (out / "qa.jsonl").write_bytes(b"".join(written.splitlines(keepends=True)[:4]))
-    ensemble.main()
-    assert (out / "qa.jsonl").read_bytes() == written
+    made = (
+        Group(query="w10", texts=("w10 w11", "w12", "w13"), scores=(20.0, 0.0, 5.0)),  # BM25
+        Group(query="w14", texts=("w15", "w14"), labelled=False, scores=(6.0, -4.0)),  # a teacher
+        Group(query="w16", texts=("w17", "w18 w16")),
+    )
+    objective = distill.WithWords.__new__(distill.WithWords)
+    objective._loss = LossConfig(teacher_scale=0.5)
+    batch = GroupBatch(batch=None, groups=made)  # what it says is of the groups alone
+    mean_S = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    wanted = objective.wanted(mean_S, batch).tolist()
+    assert wanted == pytest.approx([2.0, 1.0, 2.5, 3.0, 1.0, 5.0, 6.0])
+
+    write_groups(tmp_path / "words.jsonl", made)
+    monkeypatch.setattr(distill, "PARTS", (("words.jsonl", 1.0, 3, 32),))
+    given = ["--model", str(tiny_model), "--teacher", str(tiny_model), "--groups", str(tmp_path)]
+    given += ["--steps", "2", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["distill", *given])
+    distill.main()
+    with Reranker(tmp_path / "run/step-000002") as after, Reranker(tiny_model) as before:
+        pair = [("w10", "w10 w11")]
+        assert 0 < abs(after.logits(pair)[0] - before.logits(pair)[0]) < 0.5
 
 
 @pytest.mark.usefixtures("recipe")

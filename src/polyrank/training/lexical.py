@@ -78,6 +78,8 @@ class LexicalIndex:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """[N, k] best texts by index, best first, and their scores; 0 where no word is shared."""
         k = min(k, self._size)
+        if not queries:
+            return np.zeros((0, k), np.int64), np.zeros((0, k), np.float32)
         found, scores = self._index.retrieve(
             [words(q) or ["\x00"] for q in queries], k=k, show_progress=False
         )
