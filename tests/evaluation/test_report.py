@@ -73,9 +73,17 @@ def test_the_page_has_every_chart(evaluation: Evaluation) -> None:
 def test_time_by_length_is_drawn_where_tokens_are_told(folder: Path, tiny_model: Path) -> None:
     from polyrank import Reranker
 
+    judged = list(read_collection(folder).qrels)
+    lost = {q: documents for q, documents in RUN.items() if q != judged[0]}
     with Reranker(tiny_model) as reranker:
         page = write_report([evaluate(read_collection(folder), [reranker], run=RUN)])
+        less = write_report([evaluate(read_collection(folder), [reranker], run=lost)])
     assert 'aria-label="Time of tiny"' in page
+    # A query that the first stage found nothing for took no time.
+    assert len(lost) < len(RUN)
+    assert less.count("<circle") < page.count("<circle")
+    assert not re.search(rf"<title>{judged[0]}: [\d,]+, [\d.]+</title>", less)
+    assert re.search(rf"<title>{judged[1]}: [\d,]+, [\d.]+</title>", less)
 
 
 def test_a_first_stage_alone_has_a_page(folder: Path) -> None:

@@ -198,8 +198,9 @@ def _distribution(system: System) -> str:
 def _latency(e: Evaluation, system: System) -> str:
     if system.seconds is None or system.tokens is None:
         return ""
+    asked = [query for query, top in zip(e.queries, system.top, strict=True) if top]
     return svg.points(
-        system.tokens.tolist(), system.seconds.tolist(), list(e.queries),
+        system.tokens.tolist(), system.seconds.tolist(), asked,
         x="tokens of a query's pairs", y="seconds", title=f"Time of {system.name}",
         kind=f"s{e.systems.index(system) % 6}",
     )  # fmt: skip
