@@ -78,8 +78,14 @@ def main() -> None:
     def export(model: CrossEncoder, step: int) -> None:
         export_model(args.out / f"step-{step:06d}", model, start, args.model)
 
-    say = lambda line: print(line, flush=True)  # noqa: E731
-    train(student, objective, config.loop, args.out, export=export, say=say)
+    train(
+        student,
+        objective,
+        config.loop,
+        args.out,
+        export=export,
+        say=lambda line: print(line, flush=True),
+    )
 
 
 if __name__ == "__main__":
