@@ -335,8 +335,8 @@ def test_the_recipe_converts_a_reranker_that_trains_on(
     shutil.copy(encoder_folder / "tokenizer.json", tmp_path / "bert")
     parts = ((matching_file.name, 0.9, 4, 8192), (matching_file.name, 0.1, 4, 8192))
     groups = ["--groups", str(matching_file.parent), "--groups-per-step", "4"]
-    for module in (convert, recipe):
-        monkeypatch.setattr(module, "LONG_PARTS", parts)
+    monkeypatch.setattr(convert, "LONG_PARTS", parts)
+    monkeypatch.setitem(recipe.MIXTURES, "long", parts)
     width = bert.config.intermediate_size // 2
     argv = ["convert", "--model", str(tmp_path / "bert"), "--out", str(tmp_path / "converted")]
     argv += [*groups, "--steps", "5", "--intermediate-size", str(width)]
