@@ -52,6 +52,18 @@ def text_of(row: Row, key: str, rng: random.Random) -> str:
     return f"{title} {row[key]}" if title and rng.random() < 0.7 else str(row[key])
 
 
+def sampled(
+    path: Path, rng: random.Random, most: int
+) -> tuple[list[Row], list[str], list[str], dict[str, int]]:
+    """Rows of a question set, what BM25 is asked for each, all passages, and a passage's place."""
+    found = list(rows(path))
+    texts = list({r["positive"]: text_of(r, "positive", rng) for r in found}.values())
+    place = {key: i for i, key in enumerate({r["positive"]: None for r in found})}
+    chosen = rng.sample(found, min(len(found), most))
+    asked = [r.get("query_translated") or r["query"] for r in chosen]
+    return chosen, asked, texts, place
+
+
 def questions(data: Path, rng: random.Random, most: int) -> Iterator[Group]:
     """Real questions; judged negatives come first, then BM25's best, then random ones."""
     judged: dict[str, list[str]] = defaultdict(list)
@@ -59,11 +71,7 @@ def questions(data: Path, rng: random.Random, most: int) -> Iterator[Group]:
         for row in rows(path):
             judged[row["query"]].append(text_of(row, "negative", rng))
     for path in allowed(data / "train/qa"):
-        found = list(rows(path))
-        texts = list({r["positive"]: text_of(r, "positive", rng) for r in found}.values())
-        place = {key: i for i, key in enumerate({r["positive"]: None for r in found})}
-        chosen = rng.sample(found, min(len(found), most))
-        asked = [r.get("query_translated") or r["query"] for r in chosen]
+        chosen, asked, texts, place = sampled(path, rng, most)
         hits, _ = LexicalIndex(texts).search(asked, 3 * HARD)
         for row, hit in zip(chosen, hits, strict=True):
             own = place[row["positive"]]
@@ -140,11 +148,17 @@ def documentation(found: Sections, rng: random.Random) -> Iterator[Group]:
             yield group(rows_[i]["query"], texts[i], [texts[j] for j in others], lang, source)
 
 
-def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
-    """What asks is in one language, the texts are in another; `kind` as the file is named."""
+def languages_of(found: Sections) -> dict[str, list[str]]:
+    """Source -> the languages that it exists in."""
     languages: dict[str, list[str]] = defaultdict(list)
     for source, lang in found:
         languages[source].append(lang)
+    return languages
+
+
+def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
+    """What asks is in one language, the texts are in another; `kind` as the file is named."""
+    languages = languages_of(found)
     for (source, lang), keyed in found.items():
         keys = list(keyed)
         asked = [row["query"] for row in keyed.values()]
@@ -171,11 +185,7 @@ def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
 def deeper(data: Path, rng: random.Random) -> Iterator[Group]:
     """Real questions with other candidates than `questions` has, and BM25's scores of them all."""
     for path in allowed(data / "train/qa"):
-        found = list(rows(path))
-        texts = list({r["positive"]: text_of(r, "positive", rng) for r in found}.values())
-        place = {key: i for i, key in enumerate({r["positive"]: None for r in found})}
-        chosen = rng.sample(found, min(len(found), DEEP_ROWS_PER_FILE))
-        asked = [r.get("query_translated") or r["query"] for r in chosen]
+        chosen, asked, texts, place = sampled(path, rng, DEEP_ROWS_PER_FILE)
         for row, scores in zip(chosen, lexical_scores(texts, asked), strict=True):
             own = place[row["positive"]]
             others = [*further_down(scores, own, rng), rng.randrange(len(texts))]
@@ -192,9 +202,7 @@ def deeper(data: Path, rng: random.Random) -> Iterator[Group]:
 
 def whole_sections(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
     """A heading, in the sections' own language or (`kind` whole) in another, and whole sections."""
-    languages: dict[str, list[str]] = defaultdict(list)
-    for source, lang in found:
-        languages[source].append(lang)
+    languages = languages_of(found)
     for (source, lang), keyed in found.items():
         keys, texts = list(keyed), [row["positive"] for row in keyed.values()]
         chosen = rng.sample(range(len(keys)), min(len(keys), SECTIONS_PER_CELL))

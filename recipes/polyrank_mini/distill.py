@@ -72,7 +72,7 @@ def main() -> None:
     )
     student, start = build_model(config, args.device)
     tokenizer = PairTokenizer.from_folder(args.model)
-    teachers = load_teachers(config, args.device)
+    teachers = load_teachers(config, tokenizer, args.device)
     objective = WithWords(config.data, config.loss, tokenizer, teachers)
 
     def export(model: CrossEncoder, step: int) -> None:

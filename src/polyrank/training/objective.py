@@ -79,7 +79,7 @@ class Reranking:
             else None
         )
         self._data, self._loss = data, loss
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def batches(self, step: int) -> list[GroupBatch]:
         """The step's groups, packed under the token budget."""
@@ -87,7 +87,7 @@ class Reranking:
             drawn = self._buckets.step(step)
         else:
             drawn = self.mixture.step(step, self._data.groups_per_step)
-        return pack_groups(drawn, self._tokenizer, self._data.max_batch_tokens)
+        return pack_groups(drawn, self.tokenizer, self._data.max_batch_tokens)
 
     def size(self, batch: GroupBatch) -> tuple[int, int]:
         """(groups, tokens)"""

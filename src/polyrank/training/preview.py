@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from polyrank.errors import InputError
-from polyrank.tokenization import PairTokenizer
 from polyrank.training.config import RerankConfig, TrainingDtype
 from polyrank.training.device import autocast
 from polyrank.training.logs import duration_text
@@ -62,7 +61,6 @@ def preview_reranker(
     """
     if steps < 1:
         raise InputError(f"expected at least 1 step to preview, got {steps}")
-    tokenizer = PairTokenizer.from_folder(config.model)
     objective = build_objective(config, device)
     batches = [b for step in range(steps) for b in objective.batches(step)]
     first = batches[0].batch
@@ -74,7 +72,7 @@ def preview_reranker(
         model, _ = build_model(config, device)
         rate = tokens_per_second(model, objective, config.loop.dtype, device)
     return Preview(
-        pairs=tuple(tokenizer.decode(first.ids[start:end]) for start, end in bounds),
+        pairs=tuple(objective.tokenizer.decode(first.ids[start:end]) for start, end in bounds),
         shares=objective.mixture.shares(),
         bad_lines={p.file.path.name: p.file.bad.count for p in objective.mixture.parts},
         tokens_per_step=tokens,

@@ -43,12 +43,7 @@ def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkp
     Raises CheckpointError for a model that cannot be read, InputError for pairs it has no room for.
     """
     start = load_checkpoint(config.model, require_head=False)
-    for part in config.data.parts:
-        if part.max_length > start.config.max_positions:
-            raise InputError(
-                f"expected a max_length of at most {start.config.max_positions} tokens, the "
-                f"limit of {config.model}, got {part.max_length} for {part.path}"
-            )
+    _check_room(config, start, config.model)
     checkpoint = with_head(start, seed=config.loop.seed)
     model = CrossEncoder.from_checkpoint(checkpoint, device=device)
     if not config.loop.train_embeddings:
@@ -56,6 +51,17 @@ def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkp
     if config.loop.lora_rank is not None:
         add_lora(model, config.loop.lora_rank, config.loop.lora_alpha, seed=config.loop.seed)
     return model.train(), checkpoint
+
+
+def _check_room(config: RerankConfig, checkpoint: Checkpoint, whose: str) -> None:
+    """Raise InputError for pairs that the checkpoint has no room for."""
+    most = checkpoint.config.max_positions
+    for part in config.data.parts:
+        if part.max_length > most:
+            raise InputError(
+                f"expected a max_length of at most {most} tokens, the limit of {whose}, got "
+                f"{part.max_length} for {part.path}"
+            )
 
 
 def build_objective(config: RerankConfig, device: str) -> Reranking:
@@ -66,17 +72,19 @@ def build_objective(config: RerankConfig, device: str) -> Reranking:
     tokenizer = PairTokenizer.from_folder(config.model)
     if not config.teachers:
         return Reranking(config.data, config.loss, tokenizer)
-    return FromTeachers(config.data, config.loss, tokenizer, load_teachers(config, device))
+    return FromTeachers(
+        config.data, config.loss, tokenizer, load_teachers(config, tokenizer, device)
+    )
 
 
-def load_teachers(config: RerankConfig, device: str) -> list[CrossEncoder]:
-    """The networks of a run's teachers.
+def load_teachers(
+    config: RerankConfig, tokenizer: PairTokenizer, device: str
+) -> list[CrossEncoder]:
+    """The networks of a run's teachers; `tokenizer` is its model's.
 
     Raises InputError for one that reads other token ids or shorter pairs than the run's model,
     CheckpointError for a folder that is no reranker.
     """
-    tokenizer = PairTokenizer.from_folder(config.model)
-    longest = max(p.max_length for p in config.data.parts)
     teachers = []
     for folder in config.teachers:
         if not tokenizer.reads_like(PairTokenizer.from_folder(folder)):
@@ -85,11 +93,7 @@ def load_teachers(config: RerankConfig, device: str) -> list[CrossEncoder]:
                 "let it write `scores` into the groups instead"
             )
         checkpoint = load_checkpoint(folder)
-        if longest > checkpoint.config.max_positions:
-            raise InputError(
-                f"expected a max_length of at most {checkpoint.config.max_positions} tokens, the "
-                f"limit of the teacher {folder}, got {longest}"
-            )
+        _check_room(config, checkpoint, f"the teacher {folder}")
         teachers.append(CrossEncoder.from_checkpoint(checkpoint, device=device, frozen=True))
     return teachers
 
