@@ -194,12 +194,14 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(started: Callable[...
 def test_sigterm_under_load_answers_everything(
     started: Callable[..., Server], scores: list[float]
 ) -> None:
-    server = started("--drain-delay-seconds", "1")
+    server = started("--drain-delay-seconds", "1", **FAULTY)
+    # The longest document comes first; while its pass stands still, the others wait.
+    held = {**SLOW, "documents": [f"{faulty.TAKES_FIVE_SECONDS} " * 200, *SLOW["documents"][1:]]}
     with clients(server, 16) as seen:
         server.eventually(lambda: len(seen) > 50)
         slow: list[httpx.Response] = []
         thread = threading.Thread(
-            target=lambda: slow.append(httpx.post(f"{server.url}/v2/rerank", json=SLOW, timeout=60))
+            target=lambda: slow.append(httpx.post(f"{server.url}/v2/rerank", json=held, timeout=60))
         )
         thread.start()
         server.eventually(lambda: server.metric("polyrank_queue_tokens") > 10_000)
