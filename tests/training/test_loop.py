@@ -284,6 +284,22 @@ def test_a_run_does_not_resume_what_trained_other_tensors(
         train_reranker(other, tmp_path)
 
 
+def test_a_run_that_goes_on_with_other_settings_says_so_and_follows_them(
+    encoder_folder: Path, matching_file: Path, tmp_path: Path
+) -> None:
+    config = config_for(encoder_folder, matching_file, replace(LOOP, steps=2))
+    begun = train_reranker(config, tmp_path)
+    still = replace(config.loop, steps=4, learning_rate=0.0, head_learning_rate=0.0)
+    lines: list[str] = []
+    ended = train_reranker(replace(config, loop=still), tmp_path, say=lines.append)
+    assert lines[0].startswith(
+        "goes on from step 2 with other settings than it began with: steps 2"
+    )
+    assert f"learning_rate {config.loop.learning_rate} then and 0.0 now" in lines[0]
+    for (name, a), b in zip(begun.state_dict().items(), ended.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     loop = LoopConfig(steps=100, warmup_share=0.1)
     factors = [learning_rate_factor(s, loop) for s in range(101)]

@@ -17,6 +17,7 @@ __all__ = [
     "MixtureConfig",
     "PartConfig",
     "RerankConfig",
+    "changes",
     "from_mapping",
     "read_config",
     "read_object",
@@ -190,3 +191,9 @@ def to_mapping(config: Any) -> dict[str, Any]:
     """The JSON form of any config here."""
     mapping: dict[str, Any] = asdict(config)
     return mapping
+
+
+def changes(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What a run was begun with and has otherwise now, as people read it; empty for nothing."""
+    names = [n for n in {**begun, **now} if begun.get(n) != now.get(n)]
+    return ", ".join(f"{n} {begun.get(n)} then and {now.get(n)} now" for n in names)

@@ -19,7 +19,7 @@ from torch import nn
 from polyrank.errors import BackendError, InputError
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.ahead import made_ahead
-from polyrank.training.config import LoopConfig, to_mapping
+from polyrank.training.config import LoopConfig, changes, to_mapping
 from polyrank.training.device import autocast
 from polyrank.training.logs import RunLog, StepReport, Window
 from polyrank.training.objective import Objective
@@ -60,7 +60,7 @@ def train(
 
     The model is changed in place and returned; with EMA on it ends as the mean. A run that was
     killed at any moment goes on with the same losses as one that was not; one that `progress`
-    stops keeps its last step.
+    stops keeps its last step. Other settings than a run began with are allowed, and said.
 
     Raises InputError for a state of other tensors and for a step without groups, BackendError for
     a loss that is not finite and where memory runs out, CheckpointError for a broken state.
@@ -69,7 +69,7 @@ def train(
     _prepare(model, config)
     optimizer = make_optimizer(model, config)
     ema = Ema(model, config.ema_decay) if config.ema_decay is not None else None
-    first = _resume(folder, model, optimizer, ema)
+    first = _resume(folder, model, optimizer, ema, config, say)
     log = RunLog(folder, resumed_at=first, say=say) if rank() == 0 else None
 
     if evaluate is not None and first == 0 and config.evaluate_every is not None:
@@ -222,6 +222,8 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: Ema | None,
+    config: LoopConfig,
+    say: Callable[[str], None] | None,
 ) -> int:
     state = load_state(folder)
     if state is None:
@@ -237,8 +239,15 @@ def _resume(
             parameter.copy_(state["weights"][name])
             if ema is not None:
                 ema.mean[name].copy_(state["ema"][name])
+    told = [(group["peak"], group["weight_decay"]) for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    for group, (peak, decay) in zip(optimizer.param_groups, told, strict=True):
+        group.update(peak=peak, weight_decay=decay)
+    step = int(state["step"])
+    changed = changes(state["config"], to_mapping(config))
+    if changed and say is not None and rank() == 0:
+        say(f"goes on from step {step} with other settings than it began with: {changed}")
+    return step
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyrank.errors import InputError
+from polyrank.training.config import changes
 from polyrank.training.groups import Group
 
 __all__ = ["Judge", "MiningConfig", "Search", "mine"]
@@ -149,9 +150,10 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> int:
         return 0
     begun = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
     if begun != settings:
+        found = changes(begun, settings) if begun else "a file without its settings beside it"
         raise InputError(
             f"expected {out} to have been begun with the same groups, texts and settings, got "
-            f"{_changes(begun, settings)}; remove it to mine anew"
+            f"{found}; remove it to mine anew"
         )
     whole, end = 0, 0
     with out.open("rb+") as file:
@@ -160,11 +162,3 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> int:
                 whole, end = whole + 1, end + len(line)
         file.truncate(end)
     return whole
-
-
-def _changes(begun: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
-    """What differs, as people read it."""
-    if begun is None:
-        return "a file without its settings beside it"
-    names = [n for n in {**begun, **settings} if begun.get(n) != settings.get(n)]
-    return ", ".join(f"{n} {begun.get(n)} then and {settings.get(n)} now" for n in names)
