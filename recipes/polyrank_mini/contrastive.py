@@ -6,7 +6,8 @@ Writes qa.jsonl (questions, negatives from the same source), short.jsonl (the sa
 to the stretch that shares most with the question), weak.jsonl (headings with their
 sections, one language), cross.jsonl (a heading in one language, the sections in another, cut by
 the heading that stands over them), headings.jsonl (a heading, and headings in another language),
-openings.jsonl (a section's first sentence, and how sections of another language begin) and
+openings.jsonl (a section's first sentence, and how sections of another language begin),
+sentences.jsonl (any sentence of a section, and whole sections of another language) and
 mixed.jsonl (a heading, and each section in a language of its own: a language is no answer).
 
 With candidates from further down BM25's list: words.jsonl (more questions, with BM25's scores),
@@ -177,9 +178,19 @@ def across(found: Sections, rng: random.Random, kind: str) -> Iterator[Group]:
                 chosen = [best_stretch(asked[i], t, weights) for t in chosen]
             for other in rng.sample(there, min(len(there), ASKED_IN)):
                 row = found[source, other][keys[i]]
-                query = opening(row["positive"]) if kind == "openings" else row["query"]
+                query = asking(row, kind, rng)
                 if len(query) >= 4 and query not in texts[i]:  # else it is not translated
                     yield group(query, chosen[0], chosen[1:], lang, source)
+
+
+def asking(row: Row, kind: str, rng: random.Random) -> str:
+    """What of a row asks in `across`; empty where it has no such sentence."""
+    if kind == "openings":
+        return opening(row["positive"])
+    if kind == "sentences":
+        found = [s for s in sentences(row["positive"]) if 20 <= len(s) <= 220]
+        return rng.choice(found) if found else ""
+    return str(row["query"])
 
 
 def deeper(data: Path, rng: random.Random) -> Iterator[Group]:
@@ -294,6 +305,7 @@ def main() -> None:
         "headings": across(found, random.Random(args.seed + 3), "headings"),
         "openings": across(found, random.Random(args.seed + 4), "openings"),
         "cross": across(found, random.Random(args.seed + 5), "cross"),
+        "sentences": across(found, random.Random(args.seed + 10), "sentences"),
         "mixed": mixed_languages(found, random.Random(args.seed + 2)),
         "weak": documentation(found, rng),
         "short": shortened(args.data, random.Random(args.seed + 1)),

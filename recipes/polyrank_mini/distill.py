@@ -1,7 +1,7 @@
 """A reranker that learns from several as it reads: itself, and others that were trained apart.
 
     python recipes/polyrank_mini/distill.py --model now --teacher before \
-        --teacher whole/step-000698 --teacher cut/step-000709 --groups groups --out run
+        --teacher whole/step-000992 --teacher cut/step-001024 --groups groups --out run
 
 The mean of their logits is the teacher. The English teacher's scores count as much as all of them
 where a group has some; BM25's (`words.jsonl`) are added with a small weight.
@@ -28,18 +28,24 @@ from polyrank.training.state import export_model
 BM25_WEIGHT = 0.1  # of a logit
 # file, share of the draws, texts of a group, limit in tokens
 PARTS = (
-    ("english.jsonl", 0.14, 8, 160),
-    ("short.jsonl", 0.08, 6, 160),
-    ("qa.jsonl", 0.08, 6, 512),
-    ("words.jsonl", 0.24, 7, 512),
-    ("spans.jsonl", 0.07, 7, 512),
-    ("weak.jsonl", 0.02, 5, 512),
-    ("sections.jsonl", 0.03, 6, 512),
-    ("cross.jsonl", 0.10, 6, 160),
-    ("whole.jsonl", 0.12, 7, 512),
-    ("headings.jsonl", 0.04, 8, 64),
-    ("openings.jsonl", 0.03, 6, 128),
-    ("mixed.jsonl", 0.08, 6, 320),
+    ("english.jsonl", 0.13, 8, 160),
+    ("short.jsonl", 0.07, 6, 160),
+    ("qa.jsonl", 0.06, 6, 512),
+    ("words.jsonl", 0.18, 7, 512),
+    ("spans.jsonl", 0.05, 7, 512),
+    ("sections.jsonl", 0.02, 6, 512),
+    ("cross.jsonl", 0.08, 6, 160),
+    ("whole.jsonl", 0.08, 7, 512),
+    ("headings.jsonl", 0.03, 8, 64),
+    ("openings.jsonl", 0.02, 6, 128),
+    ("mixed.jsonl", 0.05, 6, 320),
+    ("more/weak.jsonl", 0.02, 7, 512),
+    ("more/cross.jsonl", 0.09, 12, 160),
+    ("more/whole.jsonl", 0.07, 8, 512),
+    ("more/sentences.jsonl", 0.02, 8, 320),
+    ("more/headings.jsonl", 0.03, 11, 64),
+    ("more/openings.jsonl", 0.02, 8, 128),
+    ("more/mixed.jsonl", 0.02, 7, 320),
 )
 
 
@@ -61,14 +67,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="where it starts; teaches, too")
     parser.add_argument("--teacher", type=Path, action="append", required=True)
-    add_options(parser, steps=2542, learning_rate=2e-4, checkpoint_every=100)
+    add_options(parser, steps=3041, learning_rate=2.5e-4, checkpoint_every=100)
     args = parser.parse_args()
     config = RerankConfig(
         model=str(args.model),
         data=mixture(args.groups, PARTS, args.groups_per_step, args.batch_tokens),
-        loss=LossConfig(contrastive=0.25, margin=0.05, teacher_scale=TEACHER_SCALE),
+        loss=LossConfig(contrastive=0.4, margin=0.05, teacher_scale=TEACHER_SCALE),
         loop=loop_of(args, ema_decay=0.995, seed=3),
-        teachers=tuple(map(str, (args.model, *args.teacher))),
+        # What it starts from counts twice: it has learned from four before.
+        teachers=tuple(map(str, (args.model, args.model, *args.teacher))),
     )
     student, start = build_model(config, args.device)
     tokenizer = PairTokenizer.from_folder(args.model)

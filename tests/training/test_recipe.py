@@ -18,7 +18,18 @@ from polyrank.training.config import LossConfig
 from polyrank.training.groups import Group, write_groups
 from polyrank.training.readers import read_groups
 
-FILES = ("qa", "short", "weak", "cross", "headings", "openings", "words", "deep", "whole")
+FILES = (
+    "qa",
+    "short",
+    "weak",
+    "cross",
+    "headings",
+    "openings",
+    "sentences",
+    "words",
+    "deep",
+    "whole",
+)
 FILES += ("sections", "spans")
 RECIPE = Path(__file__).parents[2] / "recipes" / "polyrank_mini"
 
