@@ -11,7 +11,7 @@ in a translation is left out.
 | source | what | licence |
 |---|---|---|
 | debconf-templates | what packages ask when set up | each package's own (GPL and BSD families) |
-| debian-descriptions-2 | one line on a package, and its description | GPL-2 |
+| debian-descriptions-2 | one line on a package, and its description | the same |
 | gnome-apps-help | help of desktop applications | CC BY-SA 3.0 and 4.0, a few GPL or GFDL |
 | electron-docs | the documentation of Electron | MIT |
 | home-assistant | names and descriptions of settings | Apache-2.0 |
@@ -261,30 +261,27 @@ def home_assistant(parts: Path) -> Iterator[Row]:
         for name, child in tree.items():
             yield from pairs(child, f"{key}/{name}")
 
-    def interface(tree: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    def interface(tree: Any, key: str) -> Iterator[tuple[str, str, str]]:
         for name, text in tree.items():
             base, ends = re.subn(r"[._](description|text)$", "", name)
             headings = [
                 tree[base + x] for x in (".name", ".title", ".label", "") if base + x in tree
             ]
             if ends and headings:
-                yield f"ui/{base}", headings[0], text
+                yield f"{key}/{base}", headings[0], text
 
+    integrations = r"homeassistant/components/(\w+)/translations/([\w-]+)\.json"
+    pages = r".*/(translations)/([\w-]+?)-[0-9a-f]{32}\.json"
     for wheel, pattern, read in (
-        (
-            "homeassistant-*.whl",
-            r"homeassistant/components/(\w+)/translations/([\w-]+)\.json",
-            pairs,
-        ),
-        ("home_assistant_frontend-*.whl", r".*/(translations)/([\w-]+?)-[0-9a-f]{32}\.json", None),
+        ("homeassistant", integrations, pairs),
+        ("home_assistant_frontend", pages, interface),
     ):
-        [path] = parts.glob(wheel)
+        [path] = parts.glob(f"{wheel}-*.whl")
         with zipfile.ZipFile(path) as archive:
             for file in archive.namelist():
                 if match := re.fullmatch(pattern, file):
                     tree = json.loads(archive.read(file))
-                    found = read(tree, match[1]) if read else interface(tree)
-                    for key, heading, text in found:
+                    for key, heading, text in read(tree, match[1]):
                         if isinstance(heading, str) and isinstance(text, str):
                             yield Row("home-assistant", language(match[2]), key, heading, text)
 

@@ -179,7 +179,7 @@ def test_sections_of_one_key_are_the_same_in_every_language(
         ("electron-docs", "/docs/window#0"): ["en", "ja"],
         ("home-assistant", "lamp/services/reload/name"): ["en"],
         ("home-assistant", "lamp/step/data/host"): ["en"],
-        ("home-assistant", "ui/ui.a"): ["en"],
+        ("home-assistant", "translations/ui.a"): ["en"],
     }
     asked = there["debconf-templates", "foo/server"]
     assert asked["sv"]["query"] == "Postserver"

@@ -53,4 +53,4 @@ def dequantize_int4(packed: npt.NDArray[np.uint8], scale: npt.NDArray[np.float16
     V, blocks = scale.shape
     halves = packed.reshape(V, blocks, BLOCK // 2)
     values = np.concatenate([halves & 15, halves >> 4], axis=2).astype(np.float32) - 8
-    return (values * scale.astype(np.float32)[..., None]).reshape(V, -1)
+    return np.asarray(values * scale.astype(np.float32)[..., None], np.float32).reshape(V, -1)

@@ -50,8 +50,10 @@ def reference_logits(
     def linear(x: Floats, name: str) -> Floats:
         if watch is not None and name.startswith("layers."):
             watch(name, x)
-        y = x @ get(f"{name}.weight").T
-        return y + get(f"{name}.bias") if f"{name}.bias" in checkpoint.arrays else y
+        y: Floats = x @ get(f"{name}.weight").T
+        if f"{name}.bias" in checkpoint.arrays:
+            y += get(f"{name}.bias")
+        return y
 
     def norm(x: Floats, name: str) -> Floats:
         centred = x - x.mean(-1, keepdims=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -62,9 +63,9 @@ class MaskedBatch:
     """A packed batch with places to guess. M of them."""
 
     batch: Batch
-    places: np.ndarray
+    places: npt.NDArray[np.int64]
     """[M] index of each masked token in the batch."""
-    answers: np.ndarray
+    answers: npt.NDArray[np.int32]
     """[M] what stood there."""
 
 

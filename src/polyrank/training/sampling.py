@@ -55,7 +55,7 @@ class Mixture:
             p.weight for p in parts
         )
         self._block = lru_cache(maxsize=4)(self._draw_block)
-        self._drawn_before = [np.zeros(len(self._cells), np.int64)]
+        self._drawn_before: list[npt.NDArray[np.int64]] = [np.zeros(len(self._cells), np.int64)]
         self._order = lru_cache(maxsize=256)(self._shuffle)
 
     def draw(self, number: int) -> tuple[Group, Part]:
