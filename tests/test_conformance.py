@@ -89,6 +89,7 @@ def test_short_pairs_attend_in_bf16_as_the_fused_kernel_does() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_a_compiled_network_gives_the_same_logits(tiny_model: Path, tiny_cases: Cases) -> None:
     compiled = TorchBackend(load_checkpoint(tiny_model), compile=True)
     for taken in (tiny_cases[:3], tiny_cases[2:7]):

@@ -44,7 +44,7 @@ def quantize_int4(
     step = np.where(scale == 0, 1, scale).astype(np.float32)
     nibbles = (np.clip(np.rint(blocks / step), -8, 7) + 8).astype(np.uint8)
     half = BLOCK // 2
-    packed = nibbles[..., :half] | nibbles[..., half:] << 4
+    packed = nibbles[..., :half] | nibbles[..., half:] << np.uint8(4)
     return packed.reshape(V, D // 2), scale[..., 0]
 
 
