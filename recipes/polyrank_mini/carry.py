@@ -19,26 +19,26 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 768 << 20, "nice
 
 
 def pack(groups: Path, parcel: Path) -> None:
-    """Write texts.xz and a NAME.xz for each NAME.jsonl."""
-    parcel.mkdir(parents=True, exist_ok=True)
+    """Write texts.xz and a NAME.xz for each NAME.jsonl, those of folders inside too."""
     numbers: dict[str, int] = {}
-    for path in sorted(groups.glob("*.jsonl")):
+    for path in sorted(groups.rglob("*.jsonl")):
         rows = []
         with path.open(encoding="utf-8") as file:
             for line in file:
                 group = json.loads(line)
                 texts = [numbers.setdefault(text, len(numbers)) for text in group["texts"]]
                 rows.append(json.dumps(group | {"texts": texts}, ensure_ascii=False))
-        _write(parcel / f"{path.stem}.xz", rows)
+        _write(parcel / path.relative_to(groups).with_suffix(".xz"), rows)
     _write(parcel / "texts.xz", [json.dumps(text, ensure_ascii=False) for text in numbers])
 
 
 def unpack(parcel: Path, groups: Path) -> None:
     """Write each NAME.jsonl again."""
-    groups.mkdir(parents=True, exist_ok=True)
     texts = [json.loads(line) for line in _read(parcel / "texts.xz")]
-    for path in sorted(set(parcel.glob("*.xz")) - {parcel / "texts.xz"}):
-        with (groups / f"{path.stem}.jsonl").open("w", encoding="utf-8") as file:
+    for path in sorted(set(parcel.rglob("*.xz")) - {parcel / "texts.xz"}):
+        out = groups / path.relative_to(parcel).with_suffix(".jsonl")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", encoding="utf-8") as file:
             for line in _read(path):
                 group = json.loads(line)
                 group["texts"] = [texts[number] for number in group["texts"]]
@@ -46,6 +46,7 @@ def unpack(parcel: Path, groups: Path) -> None:
 
 
 def _write(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with lzma.open(path, "wb", format=lzma.FORMAT_XZ, filters=_FILTERS) as file:
         file.write("\n".join(lines).encode())
 

@@ -196,7 +196,8 @@ def help_pages(mirror: str, found: list[dict[str, str]]) -> Iterator[Row]:
             if match and inside:
                 try:
                     root = ET.fromstring(inside.read())
-                except ET.ParseError:  # entities that are defined elsewhere
+                except ET.ParseError as error:  # an entity that is defined elsewhere
+                    print(f"left out: {package}: {file.name}: {error}", flush=True)
                     continue
                 yield from page(root, language(match[1]), match[2])
 

@@ -299,13 +299,13 @@ def test_groups_come_out_of_their_parcel_as_they_went_in(
 
     small = [carry._FILTERS[0] | {"dict_size": 1 << 16}]  # a large window takes memory
     monkeypatch.setattr(carry, "_FILTERS", small)
-    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups/more").mkdir(parents=True)
     shared = ("Paris\u2028is\nhere.", "Nowhere", "\u5df4\u9ece")
     one = Group(query="where?", texts=shared, lang="en", source="s")
     other = Group(query="\u54ea\u91cc", texts=shared[::-1], labelled=False, scores=(1.0, 2.0, 0.5))
     write_groups(tmp_path / "groups/a.jsonl", [one, other])
-    write_groups(tmp_path / "groups/b.jsonl", [other])
+    write_groups(tmp_path / "groups/more/a.jsonl", [other])
     carry.pack(tmp_path / "groups", tmp_path / "parcel")
     carry.unpack(tmp_path / "parcel", tmp_path / "again")
     assert list(read_groups(tmp_path / "again/a.jsonl")) == [one, other]
-    assert list(read_groups(tmp_path / "again/b.jsonl")) == [other]
+    assert list(read_groups(tmp_path / "again/more/a.jsonl")) == [other]
