@@ -12,7 +12,7 @@ in a translation is left out.
 |---|---|---|
 | debconf-templates | what packages ask when set up | each package's own (GPL and BSD families) |
 | debian-descriptions-2 | one line on a package, and its description | the same |
-| gnome-apps-help | help of desktop applications | CC BY-SA 3.0 and 4.0, a few GPL or GFDL |
+| gnome-apps-help | help of desktop applications | CC BY-SA 3.0 and 4.0, some GPL or GFDL |
 | electron-docs | the documentation of Electron | MIT |
 | home-assistant | names and descriptions of settings | Apache-2.0 |
 """
