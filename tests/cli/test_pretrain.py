@@ -151,7 +151,7 @@ def test_another_config_does_not_go_on(polyrank: Run, config: Path, tmp_path: Pa
     run["stages"][1]["max_length"] = 24
     ran = polyrank("pretrain", write(config, run), "--out", out)
     assert ran.code == 1
-    assert "stages.1.max_length 32 then, 24 now" in ran.err
+    assert "stages.1.max_length 32 then and 24 now" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -297,8 +297,8 @@ def test_a_run_goes_on_only_with_the_config_it_began_with(
     run["data"]["parts"][0]["group_size"] = 2
     other = polyrank("train", write(tmp_path / "other.json", run), "--out", out)
     assert other.code == 1
-    assert "loop.learning_rate 0.001 then, 0.5 now" in other.err
-    assert "data.parts.0.group_size 8 then, 2 now" in other.err
+    assert "loop.learning_rate 0.001 then and 0.5 now" in other.err
+    assert "data.parts.0.group_size 8 then and 2 now" in other.err
     longer = polyrank("train", config, "--out", out, "--steps", 8)
     assert longer.code == 0
     assert list(logged(out, "train", "loss")) == list(range(1, 9))

@@ -49,20 +49,20 @@ def bad_lines_note(path: str | Path, bad: BadLines) -> None:
 
 def check_begun(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise InputError where the run in `folder` was begun with a config that makes other steps."""
-    from polyrank.training.config import read_object
+    from polyrank.training.config import changes, read_object
 
     path = folder / "config.json"
     if not path.exists() or not _is_begun(folder):
         return
     as_json = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    before, now = (dict(_leaves(c)) for c in (read_object(path), as_json))
-    names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
-    changed = [n for n in names if n.rpartition(".")[2] not in _FREE]
-    if changed:
-        told = ", ".join(f"{n} {before.get(n)!r} then, {now.get(n)!r} now" for n in changed)
+    before, now = (
+        {name: value for name, value in _leaves(c) if name.rpartition(".")[2] not in _FREE}
+        for c in (read_object(path), as_json)
+    )
+    if changed := changes(before, now):
         raise InputError(
-            f"expected the config that the run in {folder} began with, got another one ({told}); "
-            f"give a new --out, or delete {path} to go on with the new config"
+            f"expected the config that the run in {folder} began with, got another one "
+            f"({changed}); give a new --out, or delete {path} to go on with the new config"
         )
 
 
