@@ -38,13 +38,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from languages import language
+
 RELEASE = "dists/bookworm/main"
 START = 48 << 10  # bytes of a package that hold its templates, as a rule
 MOST_DESCRIPTIONS = 14_000
 LANGUAGES_OF_A_DESCRIPTION = 3
 LONGEST = 6000  # characters of a section
-LANGUAGES = {"C": "en", "no": "nb", "tl": "fil"}
-DIALECTS = {"en_GB", "sr_Latn", "zh_HK", "de_CH", "nn_XX", "pt_PT"}
+AS_IN_WEAK = {"C": "en", "no": "nb", "tl": "fil"}
+DIALECTS = {"en-GB", "sr-Latn", "zh-HK", "de-CH", "nn-XX", "pt-PT"}
 OTHER_SCRIPTS = (
     "ar fa he ru uk bg sr mk be el ja ko zh zh-Hant th hi bn ta te ml kn mr gu pa ne ka am km my ur"
     " kk si ug bo dz or as ckb"
@@ -65,13 +67,12 @@ class Row(NamedTuple):
     section: str
 
 
-def language(name: str) -> str | None:
+def language_of(name: str) -> str | None:
     """The language as `train/weak` names it; none for a dialect that is left out."""
-    name = name.replace("-", "_")
+    name = name.replace("_", "-")
     if name in DIALECTS or "@" in name:
         return None
-    first = name.split("_")[0]
-    return "zh-Hant" if name in ("zh_TW", "zh_Hant") else LANGUAGES.get(first, first)
+    return AS_IN_WEAK.get(code := language(name), code)
 
 
 def fetch(url: str, size: int | None = None, tries: int = 5) -> bytes:
@@ -156,7 +157,7 @@ def templates(mirror: str, found: list[dict[str, str]]) -> Iterator[Row]:
             for name, (heading, *rest) in fields.items():
                 match = re.fullmatch(r"Description(?:-([A-Za-z_@]+)\.UTF-8)?", name, re.IGNORECASE)
                 if match and "Template" in fields:
-                    lang, key = language(match[1] or "C"), fields["Template"][0]
+                    lang, key = language_of(match[1] or "C"), fields["Template"][0]
                     yield Row("debconf-templates", lang, key, heading, paragraphs(rest))
 
 
@@ -174,7 +175,7 @@ def descriptions(mirror: str) -> Iterator[Row]:
             package, match = re.match(r"Package: (\S+)", stanza), one.search(stanza)
             if package and match:
                 section = paragraphs([line[1:] for line in match[2].split("\n")])
-                texts[package[1]].setdefault(language(name) or "", (match[1], section))
+                texts[package[1]].setdefault(language_of(name) or "", (match[1], section))
     often = Counter({package: len(set(there) - {"en"}) for package, there in texts.items()})
     for package, count in often.most_common(MOST_DESCRIPTIONS):
         if count >= LANGUAGES_OF_A_DESCRIPTION:
@@ -199,7 +200,7 @@ def help_pages(mirror: str, found: list[dict[str, str]]) -> Iterator[Row]:
                 except ET.ParseError as error:  # an entity that is defined elsewhere
                     print(f"left out: {package}: {file.name}: {error}", flush=True)
                     continue
-                yield from page(root, language(match[1]), match[2])
+                yield from page(root, language_of(match[1]), match[2])
 
 
 def page(element: ET.Element, lang: str | None, key: str) -> Iterator[Row]:
@@ -243,7 +244,7 @@ def electron(parts: Path) -> Iterator[Row]:
                 if match and not (re.search(r"\w[.(]\w|\(\)", match[1]) and i % 4):
                     body = plain(section["body"][match.end() :])
                     yield Row(
-                        "electron-docs", language(name), f"{place}#{i}", plain(match[1]), body
+                        "electron-docs", language_of(name), f"{place}#{i}", plain(match[1]), body
                     )
 
 
@@ -284,7 +285,7 @@ def home_assistant(parts: Path) -> Iterator[Row]:
                     tree = json.loads(archive.read(file))
                     for key, heading, text in read(tree, match[1]):
                         if isinstance(heading, str) and isinstance(text, str):
-                            yield Row("home-assistant", language(match[2]), key, heading, text)
+                            yield Row("home-assistant", language_of(match[2]), key, heading, text)
 
 
 def tidy(row: Row) -> Row:

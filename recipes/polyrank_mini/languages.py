@@ -28,7 +28,7 @@ _SHORT = {
     for name in entry.split()[1:]
 }
 # Chinese is two languages here: the scripts share too few characters to stand for each other.
-_TRADITIONAL = {"zh-Hant", "zh-HK", "zho-TW"}
+_TRADITIONAL = {"zh-Hant", "zh-HK", "zh-TW", "zho-TW"}
 _MGTE = """
 af ar az be bg bn ca ceb cs cy da de el en es et eu fa fi fr gl gu he hi hr ht hu hy id is
 it ja jv ka kk km kn ko ky lo lt lv mk ml mn mr ms my ne nl no pa pl pt qu ro ru si sk sl so

@@ -218,4 +218,4 @@ def test_languages_are_named_as_in_the_other_documents(
     monkeypatch.syspath_prepend(str(RECIPE))
     import documents
 
-    assert documents.language(name) == expected
+    assert documents.language_of(name) == expected
