@@ -41,7 +41,8 @@ def sample_encodings(config: EncoderConfig, count: int) -> list[Encoding]:
 def reference_logits(
     checkpoint: Checkpoint, encoding: Encoding, watch: Callable[[str, Floats], None] | None = None
 ) -> float:
-    """The raw logit of one pair. `watch` is shown the layers' products: name, [L, in] input."""
+    """The raw logit of one pair. `watch` is shown the layers' products: name, [L, in] input,
+    [1, in] in the last layer after attention."""
     config = checkpoint.config
 
     def get(name: str) -> Floats:
@@ -65,6 +66,8 @@ def reference_logits(
         layer = f"layers.{n}"
         q, k, v = np.split(linear(x, f"{layer}.qkv"), 3, axis=-1)
         a = _attention(_rotate(q, config), _rotate(k, config), v, config.num_heads)
+        if n == config.num_layers - 1:  # only the first token is read from here on
+            x, a = x[:1], a[:1]
         x = norm(x + linear(a, f"{layer}.attn_out"), f"{layer}.attn_norm")
         h = linear(x, f"{layer}.mlp_in")
         if config.gated:
@@ -73,7 +76,7 @@ def reference_logits(
         else:
             h = _activate(h, config.activation)
         x = norm(x + linear(h, f"{layer}.mlp_out"), f"{layer}.mlp_norm")
-    logit = linear(np.tanh(linear(x[:1], "head.dense")), "head.out")
+    logit = linear(np.tanh(linear(x, "head.dense")), "head.out")
     return float(logit[0, 0])
 
 
