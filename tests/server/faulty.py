@@ -5,6 +5,7 @@ Run as a script, with the command line of `polyrank`.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from polyrank.values import Batch, Encoding
 
 RAISES, GIVES_NAN, ENDS_THE_WORKER, BREAKS_THE_TOKENIZER = "w501", "w502", "w503", "w504"
 TAKES_FIVE_SECONDS = "w505"
+LOADS_FOR_EVER = "FAULTY_LOADS_FOR_EVER"
+"""A variable of the environment."""
 
 
 def _break(reranker: Reranker) -> None:
@@ -52,6 +55,12 @@ def _break(reranker: Reranker) -> None:
 
 
 class _FaultyService(Service):
+    def load(self) -> None:
+        while os.environ.get(LOADS_FOR_EVER):
+            Reranker(self.settings.model).close()
+            print("loaded", flush=True)  # noqa: T201
+        super().load()
+
     def use(self, reranker: Reranker, fingerprint: str) -> None:
         super().use(reranker, fingerprint)
         _break(reranker)

@@ -49,7 +49,8 @@ FIELDS = (
     "truncate", "truncation", "truncation_direction", "truncation_side", "priority", "rank_fields",
     "return_documents", "return_text", "raw_scores", "max_tokens_per_doc", "max_doc_length",
     "max_chunks_per_doc", "truncate_prompt_tokens", "use_activation", "relevant_spans", "text_1",
-    "text_2", "queries", "items", "data_1", "data_2", "instruct", "", "\x00", "__class__", "$ref",
+    "text_2", "queries", "items", "data_1", "data_2", "instruct", "instruction",
+    "max_tokens_per_query", "return_embeddings", "", "\x00", "__class__", "$ref",
 )  # fmt: skip
 ODD: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 1.5, -0.0, 10**30, -(10**400), 1 << 63, 1e308, 5e-324, "", " ",

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from polyrank import Reranker
+from polyrank.server.dialect import Dialect
+from polyrank.server.dialects import find_dialects
 from server.conftest import DOCUMENTS, QUERY, Client, best_first
-
-DASHSCOPE = "/api/v1/services/rerank/text-rerank/text-rerank"
+from server.malformed import good_bodies
+from server.test_errors import DASHSCOPE, GOOD, PATHS, without
 
 
 def keys(text: str) -> str:
@@ -153,11 +155,15 @@ def test_voyage_is_known_by_its_top_k(client: Client, scores: list[float]) -> No
 
 
 def test_a_client_of_voyage_that_leaves_top_k_out_finds_its_data(client: Client) -> None:
-    body = {"model": "rerank-2", "query": QUERY, "documents": DOCUMENTS}
+    body: dict[str, Any] = {"model": "rerank-2", "query": QUERY, "documents": DOCUMENTS}
     exact = client.post("/voyage/v1/rerank", body).json()
     common = client.post("/v1/rerank", body).json()
     assert common["data"] == exact["data"]
     assert common["usage"]["total_tokens"] == exact["usage"]["total_tokens"]
+    body["return_documents"] = True
+    exact = client.post("/voyage/v1/rerank", body).json()
+    assert client.post("/v1/rerank", body).json()["data"] == exact["data"]
+    assert exact["data"][0]["document"] in DOCUMENTS
 
 
 def test_dashscope(client: Client, scores: list[float]) -> None:
@@ -239,6 +245,55 @@ def test_infinity_has_plain_documents(client: Client, scores: list[float]) -> No
     assert row["document"] == DOCUMENTS[best_first(scores)[0]]
     assert client.get("/infinity/models").json()["data"][0]["capabilities"] == ["rerank"]
     assert client.get("/infinity/health").json()["unix"] > 0
+
+
+@pytest.mark.parametrize("dialect", find_dialects(), ids=lambda dialect: dialect.name)
+def test_null_stands_for_a_field_that_is_left_out(client: Client, dialect: Dialect) -> None:
+    for path, good in good_bodies(dialect).items():
+        endpoint = next(e for e in dialect.endpoints if path.endswith(e.path))
+        fields = endpoint.body.model_fields
+        nulls = dict.fromkeys(n for n, f in fields.items() if not f.is_required() and n not in good)
+        r = client.post(path, {**good, **nulls})
+        assert (path, r.status_code) == (path, 200)
+
+
+def test_a_null_is_no_reason_to_take_a_body_for_another_dialect_s(client: Client) -> None:
+    vllm = {"query": QUERY, "documents": DOCUMENTS, "texts": None}
+    assert "results" in client.post("/rerank", vllm).json()
+    tei = {"query": QUERY, "texts": DOCUMENTS, "documents": None}
+    assert isinstance(client.post("/rerank", tei).json(), list)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_dialect_cuts_what_the_model_can_read(client: Client, path: str) -> None:
+    r = client.post(path, without(path, documents=["w20 " * 4200]))
+    assert r.status_code == 200
+    assert "x-truncated-pairs" not in r.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "changed", "ignored"),
+    [
+        (DASHSCOPE, {"parameters": {"instruct": "w1"}}, "instruct"),
+        (DASHSCOPE, {"parameters": {"instruct": ""}}, None),
+        ("/reranks", {"instruct": "w1"}, "instruct"),
+        ("/vllm/rerank", {"instruction": "w1", "max_tokens_per_query": 5},
+         "max_tokens_per_query,instruction"),
+        ("/v1/score", {"instruction": None, "max_tokens_per_query": 0}, None),
+        ("/v1/rerank", {"return_embeddings": True, "instruction": "w1"},
+         "return_embeddings,instruction"),
+        ("/v1/rerank", {"return_embeddings": False}, None),
+        ("/v2/rerank", {"relevant_spans": {"mode": "enabled"}}, "relevant_spans"),
+        ("/v2/rerank", {"relevant_spans": {"mode": "disabled"}}, None),
+    ],
+)  # fmt: skip
+def test_an_answer_names_the_parameters_that_the_model_cannot_follow(
+    client: Client, path: str, changed: dict[str, Any], ignored: str | None
+) -> None:
+    r = client.post(path, {**GOOD[path], **changed})
+    assert (r.status_code, r.headers.get("x-ignored-parameters")) == (200, ignored)
+    if path == "/v2/rerank":
+        assert ("warnings" in r.json()["meta"]) == (ignored is not None)
 
 
 @pytest.mark.parametrize(

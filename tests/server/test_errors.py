@@ -162,6 +162,28 @@ def test_a_pair_over_the_limit_is_refused_where_the_client_forbids_cutting(
     assert r.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/v1/rerank", "max_doc_length"),
+        ("/v1/rerank", "max_tokens_per_doc"),
+        ("/vllm/rerank", "max_tokens_per_doc"),
+    ],
+)
+def test_a_text_that_the_client_cuts_itself_is_not_too_long(
+    client: Client, reranker: Reranker, path: str, limit: str
+) -> None:
+    for words in (20, reranker.max_length + 10):
+        body = {"query": "w1", "documents": ["w2 " * words], "truncation": False}
+        r = client.post(path, {**body, limit: 5})
+        assert (r.status_code, r.headers["x-truncated-pairs"]) == (200, "0")
+    r = client.post(path, {**body, limit: 5, "truncation_side": "left"})
+    assert r.status_code == (400 if path == "/vllm/rerank" else 200)
+    if path == "/v1/rerank":
+        r = client.post(path, {**body, limit: reranker.max_length})
+        assert (r.status_code, "tokens per pair" in r.json()["message"]) == (422, True)
+
+
 @pytest.fixture(scope="module")
 def narrow(serving: Callable[..., Client], reranker: Reranker) -> Client:
     """A server that takes little, from those who have a key, for its own model."""
@@ -245,6 +267,9 @@ def test_a_body_of_unknown_length_is_counted_as_it_comes(narrow: Client) -> None
 
 def test_other_paths_and_methods_are_told_apart(client: Client) -> None:
     assert client.post("/nothing", {}).json()["error"]["code"] == 404
+    for path in ("/v2/rerank/", "/health/"):
+        r = client.post(path, {})
+        assert (r.status_code, r.json()["error"]["code"]) == (404, 404)
     r = client.get("/v2/rerank")
     assert (r.status_code, r.headers["allow"]) == (405, "POST")
     assert client.post("/info", {}).headers["allow"] == "GET, HEAD"

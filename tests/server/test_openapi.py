@@ -57,6 +57,10 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named(
     opened = serving(reranker, cors_origin=("https://a.example",))
     allowed = opened.request("OPTIONS", "/rerank", headers=headers)
     assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+    own = {**headers, "access-control-request-headers": "traceparent, x-stainless-os"}
+    assert opened.request("OPTIONS", "/rerank", headers=own).status_code == 200
+    exposed = opened.get("/health", headers=headers).headers["access-control-expose-headers"]
+    assert "x-ignored-parameters" in exposed
     other = {**headers, "origin": "https://b.example"}
     assert opened.request("OPTIONS", "/rerank", headers=other).status_code == 400
 

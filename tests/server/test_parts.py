@@ -9,19 +9,21 @@ import os
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrank import InputError
+from polyrank import InputError, Reranker
 from polyrank.engine import Forward
 from polyrank.server.batches import Pace, Ticket
 from polyrank.server.cache import Known, ScoreCache
-from polyrank.server.encoder import pieces
+from polyrank.server.encoder import Encoder, pieces
 from polyrank.server.keys import Keys
 from polyrank.server.logs import JsonLines
 from polyrank.server.turnstile import Turnstile
+from polyrank.values import Encoding
 
 
 def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path: Path) -> None:
@@ -45,6 +47,27 @@ def test_an_empty_file_of_keys_lets_nobody_in(tmp_path: Path) -> None:
     assert not keys.good("")
     with pytest.raises(InputError, match="expected API keys in"):
         Keys([], str(tmp_path / "none"))
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbffirst\r\nsecond\r\n")
+    keys = Keys([], str(file))
+    assert [keys.good(k) for k in ("first", "second")] == [True, True]
+
+
+def test_a_file_of_keys_that_no_header_can_have_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# für uns\nfirst\n", encoding="utf-8")
+    keys = Keys([], str(file))
+    file.write_text("# für uns\nfirst\n\ngeheím\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"in ASCII in .*line 4") as error:
+        Keys([], str(file))
+    assert "geheím" not in str(error.value)
+    assert keys.good("first")
+    assert [r.getMessage() for r in caplog.records] == ["cannot read the file of API keys"]
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +156,45 @@ def test_pieces_are_all_pairs_in_order_and_bounded() -> None:
     for piece in cut:
         assert len(piece) == 1 or sum(len(q) + len(t) for q, t in piece) <= 1 << 18
     assert list(pieces([])) == []
+
+
+@pytest.mark.parametrize("max_text_tokens", [None, 5])
+def test_of_a_very_long_text_only_the_beginning_is_read(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, max_text_tokens: int | None
+) -> None:
+    long, blanks = "w5 w6 w7 " * 5000, "w8" + " " * 3000 + "w9"
+    pairs = [
+        ("w1", "w2"), ("w1", long), (long, "w2"), (long, long), ("w1", blanks), (blanks, "w2"),
+        (blanks, long),
+    ]  # fmt: skip
+    given: list[tuple[str, str]] = []
+    with Reranker(tiny_model, max_length=24) as own:
+        expected = own.encode(pairs, max_text_tokens=max_text_tokens)
+        encode = own.encode
+
+        def spy(pairs: list[tuple[str, str]], **options: Any) -> list[Encoding]:
+            given.extend(pairs)
+            return encode(pairs, **options)
+
+        monkeypatch.setattr(own, "encode", spy)
+        encoder = Encoder(1)
+        encodings = asyncio.run(encoder.encode(own, pairs, max_text_tokens))
+        encoder.close()
+    assert [e.ids.tolist() for e in encodings] == [e.ids.tolist() for e in expected]
+    for got, wanted in zip(encodings, expected, strict=True):
+        assert (got.query_cut > 0, got.text_cut > 0) == (wanted.query_cut > 0, wanted.text_cut > 0)
+    assert [e.tokens_given for e in encodings[4:6]] == [e.tokens_given for e in expected[4:6]]
+    # Whole are those alone whose beginnings are blank.
+    assert [pair for pair in given if max(map(len, pair)) > 32 * 24] == pairs[4:]
+
+
+def test_in_windows_all_of_a_very_long_text_is_read(tiny_model: Path) -> None:
+    pairs = [("w1", "w5 w6 w7 " * 200)]
+    with Reranker(tiny_model, max_length=24, on_overflow="windows") as own:
+        encoder = Encoder(1)
+        (encoding,) = asyncio.run(encoder.encode(own, pairs, None))
+        encoder.close()
+    assert len(encoding) > 600
 
 
 def test_a_pass_counts_once_and_tells_waiting_from_running() -> None:

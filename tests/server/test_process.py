@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import httpx
 import pytest
 
 from polyrank import Calibration, Reranker
+from server import faulty
 from server.process import SLOW, Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
@@ -71,6 +73,27 @@ def test_a_second_signal_ends_it_at_once(started: Callable[..., Server]) -> None
     server.eventually(lambda: server.http.get("/health").status_code == 503)
     server.process.send_signal(signal.SIGINT)
     assert server.wait() == 130
+    assert not [line for line in server.log if "Traceback" in line]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_while_the_model_loads_ends_it_at_once(
+    tiny_model: Path, number: int, code: int
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, faulty.__file__, "serve", "-m", str(tiny_model), "--port", "0"],
+        env={**os.environ, faulty.LOADS_FOR_EVER: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "loaded\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert not [line for line in said.splitlines() if "Traceback" in line or "error" in line], said
 
 
 def test_a_client_that_hangs_up_frees_the_queue(started: Callable[..., Server]) -> None:
@@ -114,8 +137,19 @@ def test_who_has_no_key_hears_so_whatever_the_size_of_the_body(
     large = b"x" * 8_000_000
     for _ in range(3):
         assert server.http.post("/v2/rerank", content=large).status_code == 401
+    head = b"POST /v2/rerank HTTP/1.1\r\nhost: x\r\n"
     with socket.create_connection(server.address, 60) as connection:
-        connection.sendall(b"POST /v2/rerank HTTP/1.1\r\nhost: x\r\n")
+        for _ in range(2):  # the body comes after its answer, and the next request much later
+            connection.sendall(head + b"content-length: 5\r\n\r\n")
+            answer = HTTPResponse(connection, method="POST")
+            answer.begin()
+            assert (answer.status, len(answer.read()) > 0) == (401, True)
+            connection.sendall(b"w1 w2")
+            time.sleep(1.5)
+        connection.sendall(head + b"transfer-")  # and what does not come is not waited for
+        assert connection.recv(1) == b""
+    with socket.create_connection(server.address, 60) as connection:
+        connection.sendall(head)
         connection.sendall(b"transfer-encoding: chunked\r\n\r\n")
         with pytest.raises(OSError):  # what has no end is cut off
             _drip(connection)

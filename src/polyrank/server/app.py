@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -47,12 +48,16 @@ def build_app(service: Service, *, routes: Sequence[BaseRoute] = ()) -> Starlett
         )
         for path in dict.fromkeys([*offers, *pages])
     ]
-    return Starlette(
+    app = Starlette(
         routes=[*routes, Route("/openapi.json", openapi), *doors],
         middleware=_cors(settings.cors_origin),
         exception_handlers={404: _not_found},
         lifespan=_lifespan(service),
     )
+    # By default a slash at the end is redirected, before any key is asked for, to an address that
+    # is the wrong one behind a proxy.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _offers(dialects: Iterable[Dialect]) -> dict[str, list[Offer]]:
@@ -90,8 +95,14 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after", "server-timing", "x-truncated-pairs"],
+            allow_headers=["*"],  # clients in browsers have headers of their own, and tracing too
+            expose_headers=[
+                "x-request-id",
+                "retry-after",
+                "server-timing",
+                "x-truncated-pairs",
+                "x-ignored-parameters",
+            ],
         )
     ]
 
@@ -102,7 +113,10 @@ def _lifespan(service: Service) -> Any:
         if service.state == "loading":
             # A daemon: a server that is told to end does not wait for its model.
             threading.Thread(target=_load, args=(service,), daemon=True).start()
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:  # it is to end at once, and what is under way is left
+            return
         service.close()
 
     return lifespan

@@ -39,13 +39,17 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # headers have begun to come
-            if self._headers_due is None:
-                self._headers_due = self.loop.call_later(
-                    self.seconds, self.timeout_keep_alive_handler
-                )
-        else:
+        if self.cycle is not None and not self.cycle.response_complete:
             self._forget_headers()
+        elif self.cycle is not None and self._between_requests():
+            # What came was the end of a body whose answer had been sent before.
+            self._forget_headers()
+            if self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+        elif self._headers_due is None:  # headers have begun to come, or such a body
+            self._headers_due = self.loop.call_later(self.seconds, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_headers()
@@ -80,6 +84,9 @@ class PatientProtocol(H11Protocol):
             self.transport.abort()
         elif unread:
             self._reading_due = self.loop.call_later(self.seconds, self._expect_reading, unread)
+
+    def _between_requests(self) -> bool:
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
 
     def _forget_headers(self) -> None:
         if self._headers_due is not None:

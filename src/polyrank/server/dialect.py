@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -22,13 +22,20 @@ __all__ = [
     "Dialect",
     "Endpoint",
     "ErrorObject",
+    "Ignored",
     "Page",
     "Reply",
     "Texts",
     "check_texts",
     "fields_texts",
+    "ignored_parameters",
 ]
 
+T = TypeVar("T")
+
+_IGNORED = object()
+Ignored = Annotated[T | None, _IGNORED]
+"""A field that asks for what this model cannot do; the answer's header says that it was given."""
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
@@ -137,6 +144,18 @@ class Dialect:
     pages: tuple[Page, ...] = ()
     needs_json_type: bool = False
     """Whether a body without `Content-Type: application/json` is refused."""
+
+
+def ignored_parameters(body: Body) -> list[str]:
+    """The `Ignored` fields of a body that were given: not null, not empty, not false."""
+    found = []
+    for name, field_info in type(body).model_fields.items():
+        value = getattr(body, name)
+        if isinstance(value, Body):
+            found += ignored_parameters(value)
+        elif value and _IGNORED in field_info.metadata:
+            found.append(name)
+    return found
 
 
 def check_texts(query: str, texts: Sequence[str], *, empty_texts: bool = True) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from polyrank.server.dialect import Body, Dialect, Endpoint, Page, Reply
+from polyrank.server.dialect import Body, Dialect, Endpoint, Page, Reply, ignored_parameters
 from polyrank.server.keys import Keys
 from polyrank.server.problems import Problem, invalid_fields
 from polyrank.server.scored import About, Scored
@@ -54,6 +54,7 @@ class _Call:
         self.request_id = request_id(headers)
         self.started = perf_counter()
         self.scored: Scored | None = None
+        self.ignored: list[str] = []
 
     @property
     def about(self) -> About:
@@ -164,6 +165,7 @@ class Door:
         if call.dialect.needs_json_type and not _is_json(call.headers):
             raise Problem("media_type", "expected Content-Type: application/json")
         valid = await self._beside(partial(_validate, endpoint, data), large)
+        call.ignored = ignored_parameters(valid)
         return await endpoint.answer(valid, call)
 
     def _choose(self, data: Any) -> Offer:
@@ -180,6 +182,8 @@ class Door:
     def _headers(self, call: _Call, problem: Problem | None) -> dict[str, str]:
         headers = {"x-request-id": call.request_id}
         if problem is None:
+            if call.ignored:
+                headers["x-ignored-parameters"] = ",".join(call.ignored)
             return headers | (score_headers(call.scored) if call.scored else {})
         if problem.retry_after_seconds is not None:
             headers["retry-after"] = str(problem.retry_after_seconds)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _PIECE_PAIRS = 128
 _PIECE_CHARACTERS = 1 << 18
+_CHARACTERS_PER_TOKEN = 32  # more than texts have in any language
 
 
 class Encoder:
@@ -40,7 +41,31 @@ class Encoder:
     async def encode(
         self, reranker: Reranker, pairs: Pairs, max_text_tokens: int | None
     ) -> list[Encoding]:
-        """Encode pairs, texts cut to `max_text_tokens`. Raises Problem for what is no text."""
+        """Encode pairs, texts cut to `max_text_tokens`. Raises Problem for what is no text.
+
+        Of a very long text only the beginning is read, where that is cut already: the rest would
+        change nothing but how many tokens were given, and takes seconds. Windows read all of it.
+        """
+        if reranker.on_overflow == "windows":
+            return await self._encode(reranker, pairs, max_text_tokens)
+        most = _CHARACTERS_PER_TOKEN * reranker.max_length
+        # Once for each text: a query that all pairs share would be copied for each of them.
+        start = {text: text[:most] for pair in pairs for text in pair}
+        beginnings = [(start[query], start[text]) for query, text in pairs]
+        encodings = await self._encode(reranker, beginnings, max_text_tokens)
+        uncut = [
+            i
+            for i, ((query, text), e) in enumerate(zip(pairs, encodings, strict=True))
+            if (len(query) > most and not e.query_cut) or (len(text) > most and not e.text_cut)
+        ]
+        whole = await self._encode(reranker, [pairs[i] for i in uncut], max_text_tokens)
+        for i, encoding in zip(uncut, whole, strict=True):
+            encodings[i] = encoding
+        return encodings
+
+    async def _encode(
+        self, reranker: Reranker, pairs: Pairs, max_text_tokens: int | None
+    ) -> list[Encoding]:
         encodings: list[Encoding] = []
         for piece in pieces(pairs):
             work = partial(reranker.encode, piece, max_text_tokens=max_text_tokens)

@@ -51,13 +51,24 @@ class Keys:
             if _stamp(self._file) != self._stamp:
                 self._read(self._file)
                 _log.info("read API keys again", extra={"keys": len(self._from_file)})
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, InputError) as error:
             _log.warning("cannot read the file of API keys", extra={"error": str(error)})
 
     def _read(self, file: Path) -> None:
         stamp = _stamp(file)
-        lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-        self._from_file = [_digest(line) for line in lines if line and not line.startswith("#")]
+        # Editors on Windows begin a file with a byte order mark.
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        found = []
+        for number, line in enumerate(lines, 1):
+            if not line or line.startswith("#"):
+                continue
+            if not line.isascii():  # headers are; it is not repeated, for it may be a secret
+                raise InputError(
+                    f"expected API keys in ASCII in {file}, got other characters in line {number}; "
+                    "a comment begins with #"
+                )
+            found.append(_digest(line))
+        self._from_file = found
         self._stamp = stamp
 
 

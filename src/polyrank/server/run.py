@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -31,7 +34,8 @@ def serve(settings: ServerSettings, *, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C; `say` gets a line once requests are answered.
 
     Raises what loading the model raised, InputError where nothing can listen at the address,
-    EngineStoppedError where no worker can start, and KeyboardInterrupt after Ctrl-C.
+    EngineStoppedError where no worker can start, and KeyboardInterrupt after Ctrl-C. While the
+    model loads, a signal ends the process.
     """
     listener = _listen(settings)
     start_logging(settings.log_level)
@@ -47,8 +51,23 @@ def serve(settings: ServerSettings, *, say: Callable[[str], None]) -> None:
     server.run(sockets=[PatientListener(fileno=listener.detach())])
     if service.failure is not None:
         raise service.failure
+    if service.state == "loading":
+        _leave(130 if server.interrupted else 0)
     if server.interrupted:
         raise KeyboardInterrupt
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process while a thread still loads the model.
+
+    That thread is in native code; Python's own end would leave it nothing to come back to, and
+    abort the process.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # its reader left
+            stream.flush()
+    os._exit(code)
 
 
 def _work(settings: ServerSettings, listener: socket.socket, place: Place) -> None:

@@ -205,11 +205,13 @@ class Service:
     def _check_lengths(
         self, found: Sequence[Known], limit: int, *, truncate: bool, left: bool
     ) -> None:
-        longest = max((k.tokens_given for k in found if k.tokens < k.tokens_given), default=None)
+        cut = [k for k in found if k.tokens < k.tokens_given]
+        # A pair that is cut by the limit fills it; others were only cut as the client asked.
+        longest = max((k.tokens_given for k in cut if k.tokens >= limit), default=None)
         if longest is not None and not truncate:
             message = f"expected at most {limit} tokens per pair, got {longest}"
             raise Problem("too_long", message, count=longest, limit=limit)
-        if longest is not None and left:
+        if cut and left:
             raise Problem("too_long", "cutting texts at their start is not supported")
         total, most = sum(k.tokens for k in found), self.settings.max_request_tokens
         if total > most:

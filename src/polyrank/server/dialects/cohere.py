@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import NotRequired, TypedDict
 
 from polyrank.server.dialect import (
@@ -15,6 +15,7 @@ from polyrank.server.dialect import (
     Call,
     Dialect,
     Endpoint,
+    Ignored,
     Reply,
     Texts,
     check_texts,
@@ -29,6 +30,11 @@ TopN = Annotated[int, Field(ge=1)]
 Priority = Annotated[int, Field(ge=0, le=999)]
 
 
+def _if_enabled(spans: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Spans that are switched off are not asked for."""
+    return spans if spans and spans.get("mode") == "enabled" else None
+
+
 class RerankV2(Body):
     model: str | None = None
     query: str
@@ -36,7 +42,7 @@ class RerankV2(Body):
     top_n: TopN | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     priority: Priority | None = None
-    relevant_spans: dict[str, Any] | None = None
+    relevant_spans: Annotated[Ignored[dict[str, Any]], AfterValidator(_if_enabled)] = None
     return_documents: bool | None = None
 
 
@@ -97,12 +103,12 @@ async def _rerank_v2(body: RerankV2, call: Call) -> Reply:
     check_texts(body.query, body.documents, empty_texts=False)
     scored = await call.score(
         [(body.query, text) for text in body.documents],
-        max_text_tokens=4096 if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
+        max_text_tokens=body.max_tokens_per_doc,
         priority=body.priority or 0,
     )
     response = _response("2", scored, body.documents, body.top_n, bool(body.return_documents), call)
     response["meta"]["tokens"] = {"input_tokens": scored.total_tokens}
-    if body.relevant_spans and body.relevant_spans.get("mode") == "enabled":
+    if body.relevant_spans:
         response["meta"]["warnings"] = ["relevant_spans is not supported by this model"]
     return Reply(content=response)
 

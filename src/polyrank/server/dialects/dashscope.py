@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-from polyrank.server.dialect import Body, Call, Dialect, Endpoint, Reply, Texts, check_texts
+from polyrank.server.dialect import (
+    Body,
+    Call,
+    Dialect,
+    Endpoint,
+    Ignored,
+    Reply,
+    Texts,
+    check_texts,
+)
 from polyrank.server.problems import STATUS, Kind, Problem
 
 __all__ = ["dialect"]
@@ -23,7 +32,6 @@ _CODES: dict[Kind, str] = {
     "backend": "InternalError",
     "internal": "InternalError",
 }
-_MAX_TEXT_TOKENS = 4000  # what is over it is cut there
 
 TopN = Annotated[int, Field(ge=1)]
 
@@ -36,7 +44,7 @@ class Input(Body):
 class Parameters(Body):
     top_n: TopN | None = None
     return_documents: bool | None = None
-    instruct: str | None = None
+    instruct: Ignored[str] = None
 
 
 class TextRerank(Body):
@@ -51,7 +59,7 @@ class Reranks(Body):
     documents: Texts
     top_n: TopN | None = None
     return_documents: bool | None = None
-    instruct: str | None = None
+    instruct: Ignored[str] = None
 
 
 class Text(TypedDict):
@@ -134,9 +142,7 @@ async def _rank(
 ) -> tuple[list[Result], Usage]:
     call.about.check_model(model)
     check_texts(query, documents)
-    scored = await call.score(
-        [(query, text) for text in documents], max_text_tokens=_MAX_TEXT_TOKENS
-    )
+    scored = await call.score([(query, text) for text in documents])
     scores = scored.scores
     results: list[Result] = [
         {"index": i, "relevance_score": float(scores[i])} for i in scored.best(top_n)

@@ -33,9 +33,9 @@ _AS_FASTAPI: tuple[Kind, ...] = (
 class RerankRequest(Body):
     query: str
     documents: Texts
-    return_documents: bool = False
-    raw_scores: bool = False
-    model: str = _ANY_MODEL
+    return_documents: bool | None = None
+    raw_scores: bool | None = None
+    model: str | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
 
 

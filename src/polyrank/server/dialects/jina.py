@@ -16,6 +16,7 @@ from polyrank.server.dialect import (
     Dialect,
     Endpoint,
     ErrorObject,
+    Ignored,
     Reply,
     Texts,
     check_texts,
@@ -55,6 +56,9 @@ class RerankRequest(Body):
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     rank_fields: Texts | None = None
     priority: int | None = None
+    return_embeddings: Ignored[bool] = None
+    instruction: Ignored[str] = None
+    max_tokens_per_query: Ignored[int] = None
 
 
 class Text(TypedDict):
@@ -70,6 +74,7 @@ class Result(TypedDict):
 class Place(TypedDict):
     index: int
     relevance_score: float
+    document: NotRequired[str]
 
 
 class Usage(TypedDict):
@@ -128,6 +133,9 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
     if body.return_documents is not False:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}
+    if body.return_documents:  # Voyage has none unless asked
+        for place in data:
+            place["document"] = texts[place["index"]]
     response: RerankResponse = {
         "id": call.request_id,
         "object": "list",

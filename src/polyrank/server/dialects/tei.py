@@ -32,9 +32,9 @@ class RerankRequest(Body):
     query: str
     texts: Texts
     truncate: bool | None = None
-    truncation_direction: Direction = "Right"
-    raw_scores: bool = False
-    return_text: bool = False
+    truncation_direction: Direction | None = None
+    raw_scores: bool | None = None
+    return_text: bool | None = None
 
 
 class Rank(TypedDict):
@@ -47,8 +47,8 @@ class PredictRequest(Body):
     inputs: str | Texts | Annotated[list[Texts], Field(fail_fast=True)]
     """`["a", "b"]` is one pair; `[["a", "b"], ["a", "c"]]` are two."""
     truncate: bool | None = None
-    truncation_direction: Direction = "Right"
-    raw_scores: bool = False
+    truncation_direction: Direction | None = None
+    raw_scores: bool | None = None
 
 
 class Prediction(TypedDict):
@@ -89,7 +89,7 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
     scored = await call.score(
         [(body.query, text) for text in body.texts],
         truncate=body.truncate is not False,
-        left=body.truncation_direction.lower() == "left",
+        left=body.truncation_direction in ("Left", "left"),
     )
     values = scored.logits if body.raw_scores else scored.scores
     # Ties come in descending index order there: an ascending sort, read backwards.
@@ -115,7 +115,7 @@ async def _predict(body: PredictRequest, call: Call) -> Reply:
     scored = await call.score(
         [(a, b) for a, b in groups],
         truncate=body.truncate is not False,
-        left=body.truncation_direction.lower() == "left",
+        left=body.truncation_direction in ("Left", "left"),
     )
     values = scored.logits if body.raw_scores else scored.scores
     predictions: list[list[Prediction]] = [[{"score": float(v), "label": _LABEL}] for v in values]

@@ -16,6 +16,7 @@ from polyrank.server.dialect import (
     Dialect,
     Endpoint,
     ErrorObject,
+    Ignored,
     Page,
     Reply,
     check_texts,
@@ -54,6 +55,8 @@ class Options(Body):
     """Cut pairs to the limit of the model; a smaller limit is not supported."""
     truncation_side: Literal["left", "right"] | None = None
     max_tokens_per_doc: Limit = None
+    max_tokens_per_query: Ignored[int] = None
+    instruction: Ignored[str] = None
     use_activation: bool | None = None
     """False: logits instead of scores."""
     priority: int | None = None
@@ -284,7 +287,7 @@ dialect = Dialect(
             body=RerankRequest,
             response=RerankResponse,
             answer=_rerank,
-            claims=lambda body: "documents" in body and "texts" not in body,
+            claims=lambda body: body.get("documents") is not None and body.get("texts") is None,
         ),
         Endpoint(
             path="/v1/rerank",
