@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from conftest import encoding_of
 from polyrank.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -176,6 +176,23 @@ def test_bert_token_types_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_padding_tokens_in_a_text_agree(tmp_path: Path, family: str) -> None:
+    model = build(family)
+    pad = model.config.pad_token_id
+    rows = [encoding_of(ids) for ids in ([5, pad, 7, 8], [pad, pad, 9], [6, 7, 8, pad], [5, 6])]
+    logits = ours(save(model, tmp_path), rows)
+    np.testing.assert_allclose(logits, [theirs(model, row) for row in rows], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "gte"])
+def test_one_token_type_is_that_of_all_tokens(tmp_path: Path, family: str) -> None:
+    model = build(family, type_vocab_size=1)
+    folder = save(model, tmp_path)
+    typed, untyped = encoding_of([5, 6, 7, 8], 2), encoding_of([5, 6, 7, 8])
+    assert (ours(folder, [typed]) == ours(folder, [untyped])).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
 def test_other_activations_agree(tmp_path: Path, family: str, activation: str) -> None:
     model = build(family, hidden_act=activation, num_hidden_layers=2)
@@ -243,6 +260,27 @@ def test_every_gte_layout_that_transformers_writes_loads(
     rows = encodings("gte", LENGTHS)
     expected = [theirs(model, row) for row in rows]
     np.testing.assert_allclose(ours(tmp_path / "again", rows), expected, atol=1e-4)
+
+
+def test_a_pooler_that_the_head_does_not_read_is_left_out(tmp_path: Path) -> None:
+    model = build("xlm-roberta")
+    folder = save(model, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["roberta.pooler.dense.weight"] = torch.ones(32, 32)
+    tensors["roberta.pooler.dense.bias"] = torch.ones(32)
+    save_file(tensors, folder / "model.safetensors")
+    rows = encodings("xlm-roberta", [30])
+    np.testing.assert_allclose(ours(folder, rows), [theirs(model, rows[0])], atol=1e-4)
+    tensors["roberta.another.weight"] = torch.ones(1)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="got 1 more"):
+        load_checkpoint(folder)
+
+
+def test_a_classifier_of_two_labels_is_no_reranker(tmp_path: Path) -> None:
+    folder = save(build("bert", num_labels=2), tmp_path)
+    with pytest.raises(CheckpointError, match="several labels"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -84,6 +84,8 @@ def test_a_calibration_of_another_model_is_refused(tiny_model: Path, tmp_path: P
     [
         ("[1]", "a JSON object with scale, shift, fingerprint"),
         ("no json", "a JSON object with scale, shift, fingerprint"),
+        ("[" * 100_000, "a JSON object with scale, shift, fingerprint"),
+        (f'{{"scale": 1{"0" * 400}, "shift": 0}}', "a JSON object with scale, shift, fingerprint"),
         ('{"scale": -1, "shift": 0, "fingerprint": null}', "a scale above 0"),
         ('{"scale": 1, "shift": NaN, "fingerprint": null}', "a finite shift"),
     ],

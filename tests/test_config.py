@@ -67,6 +67,10 @@ def test_xlm_roberta_positions_start_after_the_padding_id() -> None:
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"num_attention_heads": 5}, "num_attention_heads"),
         ({"vocab_size": None}, "vocab_size"),
+        ({"model_type": ["bert"]}, "model_type"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps"),
+        ({"hidden_dropout_prob": [0.1]}, "hidden_dropout_prob"),
+        ({"type_vocab_size": -1}, "type_vocab_size"),
     ],
 )
 def test_a_config_of_another_network_is_refused_by_the_key(
@@ -74,6 +78,38 @@ def test_a_config_of_another_network_is_refused_by_the_key(
 ) -> None:
     with pytest.raises(CheckpointError, match=named):
         parse_config({**BERT, **change})
+
+
+def test_null_is_a_key_left_out() -> None:
+    keys = ("layer_norm_eps", "hidden_dropout_prob", "type_vocab_size")
+    without = {key: value for key, value in BERT.items() if key not in keys}
+    assert parse_config({**BERT, **dict.fromkeys(keys)}) == parse_config(without)
+
+
+def test_roberta_has_two_token_types_unless_it_says_otherwise() -> None:
+    config = {k: v for k, v in BERT.items() if k != "type_vocab_size"}
+    assert parse_config({**config, "model_type": "roberta"}).type_vocab_size == 2
+    assert parse_config({**OFFICIAL, "type_vocab_size": None}).type_vocab_size == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_theta": "abc"},
+        {"rope_theta": -5},
+        {"rope_scaling": [1]},
+        {"rope_scaling": {"type": "linear", "factor": 0}},
+        {"num_attention_heads": OFFICIAL["hidden_size"]},
+    ],
+)
+def test_a_rope_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"rope|RoPE"):
+        parse_config({**OFFICIAL, **change})
+
+
+def test_the_official_type_has_rope_unless_it_says_otherwise() -> None:
+    config = {k: v for k, v in OFFICIAL.items() if k != "position_embedding_type"}
+    assert parse_config(config) == parse_config(OFFICIAL)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub_stand_in import COMMIT, hub
-from polyrank.errors import ModelNotFoundError
+from polyrank import Reranker
+from polyrank.checkpoint import load_checkpoint
+from polyrank.errors import CheckpointError, InputError, ModelNotFoundError
 from polyrank.models import find_model, fingerprint
+from polyrank.onnx_backend.files import write_packed
 
 SHOW = """
 import sys
@@ -81,11 +85,46 @@ def test_weights_in_the_hubs_folder_that_are_not_a_models_are_left_alone(
     assert not fetched & {"modeling.py", "pytorch_model.bin"}
 
 
+def test_a_packed_model_comes_from_the_hub_with_its_graph(
+    ask, tiny_model: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "packed"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    checkpoint = load_checkpoint(tiny_model)
+    write_packed(folder, checkpoint, "int8", source="tiny", source_hash="0")
+    with Reranker(folder) as reranker:
+        logit = reranker.logits([("w387 w486", "w77 w422")])[0]
+    with hub(folder, "someone/packed") as endpoint:
+        assert ask("someone/packed", endpoint) == f"someone/packed {COMMIT} {logit:.4f}"
+    (folder / "polyrank.safetensors").unlink()
+    with hub(folder, "someone/graph") as endpoint:  # a graph of somebody else's
+        assert "CheckpointError" in ask("someone/graph", endpoint)
+    fetched = [p.parent.parent.parent.name for p in (tmp_path / "hf").rglob("model.onnx")]
+    assert fetched == ["models--someone--packed"]
+
+
 def test_a_folder_is_used_as_it_is(tiny_model: Path) -> None:
     found = find_model(tiny_model)
     assert (found.name, found.path, found.revision) == ("tiny", tiny_model, None)
     with pytest.raises(ModelNotFoundError, match="no revision"):
         find_model(tiny_model, revision="main")
+
+
+def test_the_embedded_model_has_no_revision() -> None:
+    with pytest.raises(ModelNotFoundError, match="no revision for the model inside the package"):
+        find_model(None, revision="v1")
+
+
+@pytest.mark.parametrize("model", [123, b"x", ["a"]])
+def test_what_is_no_text_is_no_model(model: Any) -> None:
+    with pytest.raises(InputError, match="a model's name or folder"):
+        find_model(model)
+
+
+def test_a_home_of_nobody_is_no_model() -> None:
+    with pytest.raises(ModelNotFoundError, match="~nobody-of-that-name"):
+        find_model("~nobody-of-that-name/model")
 
 
 @pytest.mark.parametrize("name", ["nothing-here", "./a/b", "a/b/c", "/no/such", "owner/", ""])
@@ -99,8 +138,15 @@ def test_the_fingerprint_changes_with_what_decides_scores(tiny_model: Path, tmp_
     shutil.copytree(tiny_model, folder)
     assert fingerprint(folder) == fingerprint(tiny_model)
     (folder / "README.md").write_text("words")
+    (folder / "eval_results.json").write_text("{}")
+    (folder / "results.json").mkdir()
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere")
     assert fingerprint(folder) == fingerprint(tiny_model)
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
     assert fingerprint(folder) != fingerprint(tiny_model)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "nowhere")
+    with pytest.raises(CheckpointError, match=r"expected to read .*model\.safetensors"):
+        fingerprint(folder)

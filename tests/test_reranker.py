@@ -131,6 +131,13 @@ def test_a_blank_query_is_an_error(reranker: Reranker, query: str) -> None:
         lambda r: r.rank("w1", ["w1"], top_n=True),
         lambda r: r.rank("w1", ["w1"], threshold=1.5),
         lambda r: r.rank("w1", ["w1"], threshold=float("nan")),
+        lambda r: r.rank("w1", ["w1"], threshold="0.5"),
+        lambda r: r.rank_many([("w1",)]),
+        lambda r: r.rank_many(["abc"]),
+        lambda r: r.rank_many(("w1", ["w2"])),
+        lambda r: r.rank_many([5]),
+        lambda r: r.rank_many(None),
+        lambda r: r.logits(None),
         lambda r: r.logits(["ab"]),
         lambda r: r.logits([{"query": "a", "text": "b"}]),
         lambda r: r.logits([3]),
@@ -159,6 +166,20 @@ def test_a_cut_is_reported_and_never_silent(tiny_model: Path) -> None:
         pytest.raises(TooLongError, match=r"at most 32 tokens per pair, got 106 at documents\[1\]"),
     ):
         r.rank("w1 w3", ["w5", long])
+
+
+def test_scores_alone_tell_once_that_something_was_cut(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = " ".join(f"w{10 + i}" for i in range(100))
+    with Reranker(tiny_model, max_length=32) as r:
+        r.score([("w1", "w2")])
+        assert not caplog.records
+        r.score([("w1", "w2"), ("w1", long)])
+        r.logits([("w1", long)])
+    assert [x.getMessage().split(";")[0] for x in caplog.records] == [
+        "polyrank: cut 1 of 2 pairs to 32 tokens"
+    ]
 
 
 @pytest.mark.parametrize("max_length", [0, 5, 8193, 2.5, True])
@@ -261,6 +282,12 @@ def test_a_forked_child_is_told_to_make_its_own(tiny_model: Path) -> None:
         "    try: r.logits([('w1', 'w2')])\n"
         "    except polyrank.PolyrankError as e: os._exit(7 if 'forked' in str(e) else 8)\n"
         "    os._exit(9)\n"
+        "elif os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: sys.exit(1)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"  # one that uses its own, and ends like any process
+        f"    with polyrank.Reranker({str(tiny_model)!r}) as own: own.logits([('w1', 'w2')])\n"
+        "    r.close()\n"
+        "    sys.exit(7)\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     )
     if not hasattr(os, "fork"):

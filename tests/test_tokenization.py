@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from polyrank.errors import CheckpointError, InputError, TooLongError
+from polyrank.stated import Stated
 from polyrank.tokenization import PairTokenizer, Truncation, document_text
 
 
@@ -35,7 +36,7 @@ def test_a_bert_template_gives_the_text_token_type_one() -> None:
     tok.pre_tokenizer = pre_tokenizers.Whitespace()
     tok.add_special_tokens(["[CLS]", "[SEP]"])
     tok.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
-    pair = PairTokenizer(tok, max_length=None, where="here")
+    pair = PairTokenizer(tok, Stated(tokenizer={}), where="here")
     (encoding,) = pair.encode("a a", ["b"], Truncation(max_length=16))
     assert encoding.ids.tolist() == [0, 2, 2, 1, 3, 1]
     assert encoding.type_split == 4
@@ -44,7 +45,7 @@ def test_a_bert_template_gives_the_text_token_type_one() -> None:
 def test_a_tokenizer_without_a_pair_template_is_refused() -> None:
     tok = Tokenizer(models.WordLevel({"a": 0, "b": 1}, "a"))
     with pytest.raises(CheckpointError, match="pair template"):
-        PairTokenizer(tok, max_length=None, where="here")
+        PairTokenizer(tok, Stated(tokenizer={}), where="here")
 
 
 def test_a_missing_or_broken_tokenizer_is_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -57,11 +58,93 @@ def test_a_missing_or_broken_tokenizer_is_named(tiny_model: Path, tmp_path: Path
 
 def test_no_limit_written_as_a_huge_number_is_none(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "tokenizer.json", tmp_path)
-    assert PairTokenizer.from_folder(tmp_path).max_length is None
+    assert PairTokenizer.from_folder(tmp_path).stated.max_length is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1e30}))
-    assert PairTokenizer.from_folder(tmp_path).max_length is None
+    assert PairTokenizer.from_folder(tmp_path).stated.max_length is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
-    assert PairTokenizer.from_folder(tmp_path).max_length == 64
+    assert PairTokenizer.from_folder(tmp_path).stated.max_length == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"model_max_length": 128,', "expected JSON in"),
+        ("[]", "expected a JSON object"),
+        ('{"model_max_length": "64"}', "model_max_length as a number of tokens, got '64'"),
+        ('{"model_max_length": 3}', "at least 6 tokens for a pair"),
+        ('{"polyrank_window": -1}', "polyrank_window as a number of tokens"),
+    ],
+)
+def test_a_broken_tokenizer_config_is_an_error(
+    tiny_model: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=said):
+        PairTokenizer.from_folder(tmp_path)
+
+
+def bert_tokenizer(folder: Path, **config: object) -> PairTokenizer:
+    """A lower-casing BERT tokenizer of a few words, with a tokenizer_config.json."""
+    words = ["[CLS]", "[SEP]", "[UNK]", "a", "A", "e", "é", "京", "北", "北京"]
+    tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+    tok.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tok.add_special_tokens(["[CLS]", "[SEP]"])
+    tok.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    tok.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return PairTokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "read"),
+    [
+        ({}, ["a", "e", "北", "京"]),
+        ({"do_lower_case": False}, ["A", "é", "北", "京"]),
+        ({"strip_accents": False}, ["a", "é", "北", "京"]),
+        ({"tokenize_chinese_chars": False}, ["a", "e", "北京"]),
+    ],
+)
+def test_tokenizer_config_has_the_last_word_as_in_transformers(
+    tmp_path: Path, config: dict[str, object], read: list[str]
+) -> None:
+    tokenizer = bert_tokenizer(tmp_path, **config)
+    (ids,) = tokenizer.tokenize(["A é 北京"])
+    assert tokenizer.decode(ids).split() == read
+
+
+def test_token_types_are_left_out_where_the_model_is_not_given_them(tmp_path: Path) -> None:
+    typed = bert_tokenizer(tmp_path).encode("a", ["e"], Truncation(max_length=16))[0]
+    tokenizer = bert_tokenizer(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    untyped = tokenizer.encode("a", ["e"], Truncation(max_length=16))[0]
+    assert (typed.type_split, untyped.type_split) == (3, 5)
+
+
+def test_what_sentence_transformers_states_is_done(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    prompts = {"prompts": {"query": "w10 w11 "}, "default_prompt_name": "query"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
+    tokenizer = PairTokenizer.from_folder(tmp_path)
+    assert tokenizer.limit_of(None, 512) == 32
+    limit = Truncation(max_length=32)
+    (encoding,) = tokenizer.encode("w12", ["w20"], limit)
+    assert encoding.ids.tolist() == [0, 10, 11, 12, 2, 2, 20, 2]
+    assert (tokenizer.encode_pairs([("w12", "w20")], limit)[0].ids == encoding.ids).all()
+    bert_tokenizer(tmp_path, do_lower_case=False)
+    (tmp_path / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    tokenizer = PairTokenizer.from_folder(tmp_path)
+    assert tokenizer.decode(tokenizer.tokenize(["A"])[0]) == "a"
+
+
+def test_ids_that_are_left_out_count_towards_the_vocabulary(tmp_path: Path) -> None:
+    bert_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(
+        file.read_text().replace('"北京": 9', '"北京": 90').replace('"北京":9', '"北京":90')
+    )
+    assert PairTokenizer.from_folder(tmp_path).vocab_size == 91
 
 
 @given(

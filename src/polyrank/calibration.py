@@ -50,7 +50,7 @@ class Calibration:
             fingerprint = found["fingerprint"]
         except OSError as error:
             raise InputError(f"expected a calibration in {path}: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             names = ", ".join(f.name for f in fields(cls))
             raise InputError(
                 f"expected a JSON object with {names} in {path}, as `polyrank calibrate` writes "

@@ -5,9 +5,9 @@ Knows the keys of foreign configs. Knows no tensor, no file and no backend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from polyrank.errors import CheckpointError
 
@@ -15,6 +15,7 @@ __all__ = ["EncoderConfig", "Family", "parse_config"]
 
 Family = Literal["gte", "bert", "xlm-roberta"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
+N = TypeVar("N", int, float)
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -83,6 +84,10 @@ class EncoderConfig:
                 f"expected a hidden_size divisible by num_attention_heads, got {self.hidden_size} "
                 f"and {self.num_heads} in config.json"
             )
+        if self.rope_theta is not None and self.head_size % 2:
+            raise CheckpointError(
+                f"expected heads of an even width for RoPE, got {self.head_size} in config.json"
+            )
 
 
 def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> EncoderConfig:
@@ -91,7 +96,7 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> En
     Raises CheckpointError that names the key where the network would not be the one meant.
     """
     model_type = config.get("model_type")
-    if model_type not in _MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in _MODEL_TYPES:
         raise CheckpointError(
             f"expected model_type to be one of {', '.join(sorted(_MODEL_TYPES))}, got "
             f"{model_type!r} in {where}; polyrank runs cross-encoders of these families only"
@@ -116,13 +121,13 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> En
         num_heads=_integer(config, "num_attention_heads", where),
         intermediate_size=_integer(config, "intermediate_size", where),
         max_positions=max_positions,
-        type_vocab_size=int(config.get("type_vocab_size", 2 if family == "bert" else 1)),
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        type_vocab_size=_number(config, "type_vocab_size", 1 if family == "gte" else 2, where, int),
+        layer_norm_eps=_number(config, "layer_norm_eps", 1e-12, where, float),
         activation=_ACTIVATIONS[config.get("hidden_act", "gelu")],
         position_offset=position_offset,
         rope_theta=rope_theta,
         rope_factor=rope_factor,
-        dropout=float(config.get("hidden_dropout_prob", 0.0)),
+        dropout=_number(config, "hidden_dropout_prob", 0.0, where, float),
         pad_token_id=pad,
     )
 
@@ -137,8 +142,8 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
         "layer_norm_type": (config.get("layer_norm_type", "layer_norm"), ("layer_norm",)),
         "logn_attention_scale": (config.get("logn_attention_scale", False), (False, None)),
         "position_embedding_type": (
-            config.get("position_embedding_type") or "absolute",
-            ("rope",) if config["model_type"] == "new" else ("absolute", "rope"),
+            config.get("position_embedding_type"),
+            (None, "rope") if config["model_type"] == "new" else (None, "absolute", "rope"),
         ),
         "is_decoder": (config.get("is_decoder", False), (False, None)),
     }
@@ -152,12 +157,19 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, float]:
     """(base, frequency divisor) from the official `ntk` form or transformers' native form."""
     native = config.get("rope_parameters")
     scaling = native or config.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        raise CheckpointError(f"expected rope scaling as an object, got {scaling!r} in {where}")
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     usual = 160_000.0 if config["model_type"] == "gte" else 10_000.0  # what the two types imply
-    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or usual)
+    own = scaling if scaling.get("rope_theta") else config
+    theta = _number(own, "rope_theta", usual, where, float)
     if kind == "default":
         return theta, 1.0
-    factor = float(scaling.get("factor", 1.0))
+    factor = _number(scaling, "factor", 1.0, where, float)
+    if theta <= 0 or factor <= 0:
+        raise CheckpointError(
+            f"expected rope_theta and factor above 0, got {theta} and {factor} in {where}"
+        )
     if kind == "linear":
         return theta, factor
     if kind == "ntk" and scaling.get("mixed_b") is None:
@@ -176,3 +188,12 @@ def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CheckpointError(f"expected a positive integer for {key}, got {value!r} in {where}")
     return value
+
+
+def _number(
+    config: Mapping[str, Any], key: str, usual: N, where: str, kind: Callable[[Any], N]
+) -> N:
+    value = usual if config.get(key) is None else config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise CheckpointError(f"expected a number from 0 for {key}, got {value!r} in {where}")
+    return kind(value)

@@ -10,10 +10,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
-from polyrank.errors import InputError, ModelNotFoundError
+from polyrank.errors import CheckpointError, InputError, ModelNotFoundError
+from polyrank.stated import COMPANIONS
 
 __all__ = [
     "ALIASES",
@@ -37,15 +39,17 @@ ALIASES = {
 }
 """Short names of well-known rerankers."""
 
-_FILES = [
+_PACKED, _GRAPH = "polyrank.safetensors", "model.onnx"
+_DECIDING = [
     "config.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",
+    _PACKED,
     "tokenizer.json",
-    "tokenizer_config.json",
-    "README.md",
+    *COMPANIONS,
 ]
+"""What decides a model's scores; in a packed model its graph as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +76,20 @@ def find_model(
     Raises ModelNotFoundError that says what was tried.
     """
     if model is None or model == EMBEDDED:
+        if revision is not None:
+            raise ModelNotFoundError(
+                f"expected no revision for the model inside the package, got {revision!r}; it has "
+                "one state only, that of this version of polyrank"
+            )
         return _embedded()
-    path = Path(model).expanduser()
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"expected a model's name or folder, got {model!r}")
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise ModelNotFoundError(
+            f"expected a model's folder, got {str(model)!r}: {error}"
+        ) from None
     if str(model) and path.is_dir():
         if revision is not None:
             raise ModelNotFoundError(
@@ -108,10 +124,18 @@ def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFol
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     at = f" at revision {revision!r}" if revision else ""
+    wanted = [*_DECIDING, "README.md"]
     try:
         path = snapshot_download(
-            name, revision=revision, allow_patterns=_FILES, local_files_only=bool(offline)
+            name, revision=revision, allow_patterns=wanted, local_files_only=bool(offline)
         )
+        if (Path(path) / _PACKED).exists():  # graphs of others are large, and of no use here
+            path = snapshot_download(
+                name,
+                revision=Path(path).name,
+                allow_patterns=[*wanted, _GRAPH],
+                local_files_only=bool(offline),
+            )
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
             f"expected {name}{at} in the hub's cache on this machine, found none, and the hub was "
@@ -169,20 +193,23 @@ def cache_folder() -> Path:
     return Path(HF_HOME) / "polyrank"
 
 
-_DECIDING = (".json", ".safetensors", ".onnx")
-
-
 def fingerprint(path: Path) -> str:
     """A short hash of what decides a model's scores: its config, weights and tokenizer.
 
     Files are read in full, once in a process for each state of theirs: 0.3 s for the official
-    weights.
+    weights. Raises CheckpointError for one that cannot be read.
     """
+    patterns = [*_DECIDING, _GRAPH] if (path / _PACKED).exists() else _DECIDING
     states = []
-    for file in sorted(p for p in path.iterdir() if p.suffix in _DECIDING):
-        stat = file.stat()
-        states.append((file, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return _digest(tuple(states))
+    try:
+        for file in sorted(path.iterdir()):
+            if not any(fnmatchcase(file.name, pattern) for pattern in patterns):
+                continue
+            stat = file.stat()
+            states.append((file, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return _digest(tuple(states))
+    except OSError as error:
+        raise CheckpointError(f"expected to read {error.filename}: {error.strerror}") from error
 
 
 @lru_cache(maxsize=64)

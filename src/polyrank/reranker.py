@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,9 @@ from polyrank.values import Backend, Document, Encoding, Pair, Ranked, Ranking
 
 __all__ = ["Reranker"]
 
+T = TypeVar("T")
+
+_log = logging.getLogger("polyrank")
 _PROGRESS_FROM = 200  # pairs; fewer are done before a bar is worth drawing
 
 
@@ -115,6 +119,7 @@ class Reranker:
             )
         self.calibration = _calibration(calibration, folder)
         """What makes a score of a logit."""
+        self._told_of_cuts = False
         self.name = folder.name
         """The model's name: hub id, folder name or `polyrank-mini`."""
         self.revision = folder.revision
@@ -187,11 +192,12 @@ class Reranker:
         _check_cut(top_n, threshold)
         queries: list[tuple[str, list[Document]]] = []
         encodings: list[Encoding] = []
-        for n, (query, given) in enumerate(requests):
+        for n, request in enumerate(_iterated(requests, "(query, documents) requests")):
+            query, given = _two(request, "(query, documents)", f"request {n}")
             check_text(query, f"the query of request {n}")
             if not query.strip():
                 raise InputError(f"expected a query, got a blank one in request {n}")
-            documents = _check_documents(given)
+            documents = list(_iterated(given, "documents", "; put a single document in a list"))
             texts = [document_text(d, f"documents[{i}]") for i, d in enumerate(documents)]
             encodings += self._tokenizer.encode(query, texts, self._truncation)
             queries.append((query, documents))
@@ -209,7 +215,16 @@ class Reranker:
         self, pairs: Iterable[Pair], *, show_progress: bool | None = None
     ) -> npt.NDArray[np.float32]:
         """[N] raw logits of (query, document) pairs in input order; unbounded, compare freely."""
-        return self._run(self.encode(pairs), show_progress)
+        encodings = self.encode(pairs)
+        cut = sum(e.truncated for e in encodings)
+        if cut and not self._told_of_cuts:
+            self._told_of_cuts = True
+            _log.warning(
+                "polyrank: cut %d of %d pairs to %d tokens; rank() and encode() say which, "
+                'on_overflow="windows" reads them whole; this is said once',
+                cut, len(encodings), self.max_length,
+            )  # fmt: skip
+        return self._run(encodings, show_progress)
 
     def score(
         self, pairs: Iterable[Pair], *, show_progress: bool | None = None
@@ -229,11 +244,9 @@ class Reranker:
         `max_text_tokens`: how much is read of a document at most; None: all that fits.
         """
         texts = []
-        for i, pair in enumerate(pairs):
-            both = () if isinstance(pair, (str, bytes, Mapping)) else _as_tuple(pair)
-            if len(both) != 2:
-                raise InputError(f"expected (query, document), got {_brief(pair)} at pairs[{i}]")
-            texts.append((both[0], document_text(both[1], f"pairs[{i}]")))
+        for i, pair in enumerate(_iterated(pairs, "(query, document) pairs")):
+            query, document = _two(pair, "(query, document)", f"pairs[{i}]")
+            texts.append((query, document_text(document, f"pairs[{i}]")))
         truncation = replace(self._truncation, max_text_tokens=max_text_tokens)
         return self._tokenizer.encode_pairs(texts, truncation)
 
@@ -287,17 +300,18 @@ def _shut_down(engine: Engine, backend: Backend) -> None:
     backend.close()
 
 
-def _check_documents(documents: Iterable[Document]) -> list[Document]:
-    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
-        raise InputError(
-            f"expected a list of documents, got {_brief(documents)}; put a single document in a "
-            "list"
-        )
-    return list(documents)
+def _iterated(given: Iterable[T], what: str, hint: str = "") -> Iterable[T]:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise InputError(f"expected a list of {what}, got {_brief(given)}{hint}")
+    return given
 
 
-def _as_tuple(pair: Any) -> tuple[Any, ...]:
-    return tuple(pair) if isinstance(pair, Iterable) else ()
+def _two(given: Any, what: str, where: str) -> tuple[Any, Any]:
+    text = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)
+    both = () if text else tuple(given)
+    if len(both) != 2:
+        raise InputError(f"expected {what}, got {_brief(given)} at {where}")
+    return both[0], both[1]
 
 
 def _check_count(name: str, value: int | None) -> None:
@@ -309,7 +323,8 @@ def _check_count(name: str, value: int | None) -> None:
 
 def _check_cut(top_n: int | None, threshold: float | None) -> None:
     _check_count("top_n", top_n)
-    if threshold is not None and not 0.0 <= threshold <= 1.0:
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0.0 <= threshold <= 1.0):
         raise InputError(f"expected threshold as a score from 0 to 1 or None, got {threshold!r}")
 
 

@@ -6,17 +6,19 @@ The only door to `tokenizers`. Knows no network and no batch.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from polyrank.errors import CheckpointError, InputError, TooLongError
+from polyrank.stated import Stated, read_stated
 from polyrank.values import Document, Encoding
 
 __all__ = ["OnOverflow", "PairTokenizer", "Template", "Truncation", "document_text"]
@@ -96,20 +98,28 @@ class PairTokenizer:
     def __init__(
         self,
         tokenizer: Tokenizer,
+        stated: Stated,
         *,
-        max_length: int | None,
-        window: int | None = None,
         where: str,
     ) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        _overrule(tokenizer, stated.tokenizer)
         self._tokenizer = tokenizer
-        self.max_length = max_length
-        """Limit that the tokenizer's own files state, in tokens; None: they state none."""
-        self.window = window
-        """What the model should read at once, where they state it: `polyrank_window`, in tokens."""
-        self.template = _find_template(tokenizer, where)
+        self.stated = stated
+        """How the files beside it say that it is used."""
+        template = _find_template(tokenizer, where)
+        typed = template.text_is_type_1 and stated.token_types
+        self.template = replace(template, text_is_type_1=typed)
+        if stated.max_length is not None and stated.max_length < len(template) + 2:
+            raise CheckpointError(
+                f"expected a limit of at least {len(template) + 2} tokens for a pair beside "
+                f"{where}, got {stated.max_length}"
+            )
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+        """Largest id that it may give, and one."""
+        if tokenizer.id_to_token(self.vocab_size - 1) is None:  # ids are left out
+            self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PairTokenizer:
@@ -125,24 +135,19 @@ class PairTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
-        return cls(
-            tokenizer,
-            max_length=_stated(folder, "model_max_length"),
-            window=_stated(folder, "polyrank_window"),
-            where=str(path),
-        )
+        return cls(tokenizer, read_stated(folder), where=str(path))
 
     def limit_of(self, max_length: int | None, most: int) -> int:
         """The limit of a pair in tokens: what is asked for, else what the files state, up to
         `most`. Raises InputError where it is out of range."""
         if max_length is None:
-            return min(most, self.max_length or most)
+            return min(most, self.stated.max_length or most)
         return self._in_range("max_length", max_length, most)
 
     def window_of(self, window: int | None, limit: int) -> int:
         """What is read at once of pairs up to a limit; likewise."""
         if window is None:
-            return min(limit, self.window or limit)
+            return min(limit, self.stated.window or limit)
         return self._in_range("window", window, limit)
 
     def _in_range(self, name: str, given: int, most: int) -> int:
@@ -159,6 +164,7 @@ class PairTokenizer:
         """Whether both make the same ids of every pair."""
         return (
             self.template == other.template
+            and self.stated.lower_case == other.stated.lower_case
             and self._tokenizer.to_str() == other._tokenizer.to_str()
         )
 
@@ -175,7 +181,8 @@ class PairTokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without special tokens; one batched call for all."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        given = [t.lower() for t in texts] if self.stated.lower_case else list(texts)
+        encoded = self._tokenizer.encode_batch_fast(given, add_special_tokens=False)
         return [np.array(e.ids, np.int32) for e in encoded]
 
     def assemble(
@@ -230,7 +237,7 @@ class PairTokenizer:
         check_text(query, "query")
         for i, text in enumerate(texts):
             check_text(text, f"{where}[{i}]")
-        query_ids, *text_ids = self.tokenize([query, *texts])
+        query_ids, *text_ids = self.tokenize([self.stated.prompt + query, *texts])
         return [
             self.assemble(query_ids, ids, truncation, where=f"{where}[{i}]")
             for i, ids in enumerate(text_ids)
@@ -244,12 +251,13 @@ class PairTokenizer:
         for i, (query, text) in enumerate(pairs):
             check_text(query, f"the query of {where}[{i}]")
             check_text(text, f"the text of {where}[{i}]")
-            position.setdefault(query, len(position))
+            position.setdefault(self.stated.prompt + query, len(position))
             position.setdefault(text, len(position))
         ids = self.tokenize(list(position))
+        at = ((position[self.stated.prompt + q], position[t]) for q, t in pairs)
         return [
-            self.assemble(ids[position[q]], ids[position[t]], truncation, where=f"{where}[{i}]")
-            for i, (q, t) in enumerate(pairs)
+            self.assemble(ids[q], ids[t], truncation, where=f"{where}[{i}]")
+            for i, (q, t) in enumerate(at)
         ]
 
 
@@ -325,12 +333,18 @@ def _find_template(tokenizer: Tokenizer, where: str) -> Template:
     return template
 
 
-def _stated(folder: Path, name: str) -> int | None:
-    """A number of tokens of tokenizer_config.json."""
-    path = folder / "tokenizer_config.json"
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8")).get(name)
-    except (OSError, ValueError, AttributeError):
-        return None
-    # transformers writes 1e30 for "no limit".
-    return int(stated) if isinstance(stated, (int, float)) and 0 < stated < 1e9 else None
+def _overrule(tokenizer: Tokenizer, stated: Mapping[str, Any]) -> None:
+    """Let tokenizer_config.json have the last word where it has it in transformers."""
+    normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+    if isinstance(normalizer, BertNormalizer):
+        for key, name in (
+            ("do_lower_case", "lowercase"),
+            ("strip_accents", "strip_accents"),
+            ("tokenize_chinese_chars", "handle_chinese_chars"),
+        ):
+            if key in stated:
+                setattr(normalizer, name, stated[key])
+        tokenizer.normalizer = normalizer
+    if isinstance(splitter, ByteLevel) and "add_prefix_space" in stated:
+        splitter.add_prefix_space = stated["add_prefix_space"]
+        tokenizer.pre_tokenizer = splitter

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from polyrank import Calibration, Reranker
+from polyrank.evaluation.calibrate import fit_calibration
 
 from .conftest import Ran
 
@@ -72,6 +73,7 @@ def test_json_lines_and_grades(polyrank: Run, model: str, judged: Path, tmp_path
     [
         ("w1\tw2", "expected `query TAB text TAB label` at standard input:1, got fewer TABs"),
         ("w1\tw2\tyes", "expected a number as label at standard input:1, got 'yes'"),
+        ("w1\tw2\tnan", "expected a number as label at standard input:1, got 'nan'"),
         ("w1\tw2\t1", "expected at least 10 relevant and 10 other pairs, got 1 and 0"),
     ],
 )
@@ -83,6 +85,52 @@ def test_lines_without_a_label_are_errors(
     assert ran.code == 1
     assert message in ran.err
     assert not out.exists()
+
+
+def test_what_cannot_be_held_out_is_not_told(
+    polyrank: Run, model: str, judged: Path, tmp_path: Path
+) -> None:
+    lines = judged.read_text().splitlines(keepends=True)
+    judged.write_text("".join("w10 w20\t" + line.partition("\t")[2] for line in lines))
+    ran = polyrank("calibrate", judged, "-m", model, "-o", tmp_path / "c.json")
+    assert (ran.code, len(ran.lines)) == (0, 6)
+    assert [line.rpartition(" -> ")[2] for line in ran.lines[4:]] == ["not measured"] * 2
+    assert "too few queries" in ran.err
+
+
+def test_ten_judgements_of_each_kind_are_measured_on_the_rest() -> None:
+    relevant = np.arange(20) % 2 == 0
+    logits = np.random.default_rng(0).normal(relevant, 1).astype(np.float32)
+    fit = fit_calibration(logits, relevant, [str(n % 10) for n in range(20)])
+    p = fit.calibration.scores(logits)
+    in_sample = -np.log(np.where(relevant, p, 1 - p)).mean()
+    assert fit.log_loss[1] is not None
+    assert fit.log_loss[1] > in_sample + 1e-4
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_model_is_loaded(
+    polyrank: Run, judged: Path, tmp_path: Path
+) -> None:
+    before = judged.read_bytes()
+    (tmp_path / "same").symlink_to(judged)
+    for out, words in (
+        (judged, "expected an --output other than the input"),
+        (tmp_path / "same", "expected an --output other than the input"),
+        (tmp_path, "Is a directory; give --output a file"),
+        (tmp_path / "none" / "c.json", "No such file or directory; give --output a file"),
+    ):
+        ran = polyrank("calibrate", judged, "-m", "no-such-model", "--offline", "-o", out)
+        assert ran.code == 1
+        assert words in ran.err
+    assert judged.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["judged.tsv", "same"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_says_what_to_do(polyrank: Run, model: str, judged: Path) -> None:
+    ran = polyrank("calibrate", judged, "-m", model, "-o", "/dev/full")
+    assert ran.code == 1
+    assert ran.err.startswith("error: expected to write /dev/full: No space left on device; give")
 
 
 def _relevant(judged: Path) -> int:

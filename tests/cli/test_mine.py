@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from polyrank import Reranker
+from polyrank.cli.runs import alone
 from polyrank.training.readers import read_groups
 
 from .conftest import Ran
@@ -92,6 +93,21 @@ def test_bad_lines_of_both_files_are_left_out_counted_and_named(
     assert lines[4] == f"{texts}: left out 1 bad line"
     assert f"'text' at {texts}:2" in lines[5]
     assert lines[6] == f"wrote 12 groups to {out}"
+
+
+def test_half_characters_and_bottomless_json_are_bad_lines_too(
+    polyrank: Run, pairs: Path, tmp_path: Path
+) -> None:
+    with pairs.open("a") as file:
+        file.write('{"query": "w9", "positive": "w1 \\ud83d"}\n' + "[" * 100_000 + "\n")
+    out = tmp_path / "groups.jsonl"
+    ran = polyrank("mine", pairs, "--out", out)
+    assert ran.code == 0
+    lines = ran.err.splitlines()
+    assert lines[0] == f"{pairs}: left out 2 bad lines"
+    assert f"expected valid Unicode at {pairs}:13, got a lone surrogate" in lines[1]
+    assert f"expected JSON at {pairs}:14" in lines[2]
+    assert len(list(read_groups(out))) == 12
 
 
 def test_negatives_come_from_the_texts_that_are_named(
@@ -213,6 +229,7 @@ def test_groups_triples_and_beir_folders_are_read_too(polyrank: Run, tmp_path: P
         ([], "--out GROUPS, or --dry-run"),
         (["--out", "g.jsonl", "--search", "google"], "--search bm25 or e5:FOLDER"),
         (["--out", "g.jsonl", "--search", "e5:"], "--search bm25 or e5:FOLDER"),
+        (["--out", "g.jsonl", "--seed", "-1"], "'--seed'"),
     ],
 )
 def test_wrong_usage_says_what_was_expected(
@@ -221,6 +238,48 @@ def test_wrong_usage_says_what_was_expected(
     ran = polyrank("mine", pairs, *options)
     assert ran.code == 2
     assert words in " ".join(ran.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--out", "pairs.jsonl"],
+            "expected an --out other than the input, got pairs.jsonl for both",
+        ),
+        (["--out", "texts.txt", "--texts", "texts.txt"], "expected an --out other than the input"),
+        (["--out", "."], "expected --out with a file of groups, got the folder ."),
+        (["--out", "g.jsonl.gz"], "expected a plain .jsonl file of groups"),
+        (["--out", "g.jsonl", "--margin", "nan"], "expected a finite margin, got nan"),
+    ],
+)
+def test_an_output_or_margin_that_cannot_be_is_refused(
+    polyrank: Run,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("w1\n")
+    before = files_of(tmp_path), pairs.read_bytes()
+    ran = polyrank("mine", "pairs.jsonl", *options)
+    assert ran.code == 1
+    assert words in ran.err
+    assert (files_of(tmp_path), pairs.read_bytes()) == before
+
+
+def test_a_second_run_into_one_output_is_refused(
+    polyrank: Run, pairs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "groups.jsonl"
+    with alone(out):
+        ran = polyrank("mine", pairs, "--out", out)
+    assert ran.code == 1
+    assert f"expected to be the only run that writes {out}, found another one" in ran.err
+    assert not out.exists()
+    assert polyrank("mine", pairs, "--out", out).code == 0
 
 
 @pytest.mark.parametrize(

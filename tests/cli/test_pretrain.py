@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from polyrank.checkpoint import load_checkpoint
+from polyrank.cli.runs import alone
 
 from .conftest import Ran
 from .test_mine import files_of
@@ -127,11 +128,16 @@ def test_from_scratch_only_shape_and_tokenizer_are_used(
     ("change", "words"),
     [
         ({"stages": [{"loop": {"steps": 1}, "max_lenght": 8}]}, "did you mean 'max_length'?"),
-        ({"stages": []}, "`stages`, a list of at least one"),
+        ({"stages": []}, "a list of at least one at {}: stages, got []"),
         ({"texts": "t"}, "did you mean 'text'?"),
         ({"mask_token": "<mask>"}, "expected the token '<mask>'"),
         ({"text": "nowhere"}, "LANGUAGE.txt, .txt.gz or .txt.xz in nowhere"),
         ({"stages": [{"loop": {"steps": 1}, "max_length": 9000}]}, "at most 8192 tokens"),
+        (
+            {"stages": [{"loop": {"steps": 0}, "max_length": 9}]},
+            "{}: stages[0]: loop: steps, got 0",
+        ),
+        ({"stages": [{"loop": {"steps": 1}, "max_length": 2}]}, "of at least 8 at {}: stages[0]"),
     ],
 )
 def test_a_wrong_config_names_the_place(
@@ -141,7 +147,7 @@ def test_a_wrong_config_names_the_place(
     for how in (["--dry-run"], ["--out", tmp_path / "out"]):
         ran = polyrank("pretrain", config, *how)
         assert ran.code == 1
-        assert words in ran.err
+        assert words.format(config) in ran.err
 
 
 def test_another_config_does_not_go_on(polyrank: Run, config: Path, tmp_path: Path) -> None:
@@ -152,6 +158,22 @@ def test_another_config_does_not_go_on(polyrank: Run, config: Path, tmp_path: Pa
     ran = polyrank("pretrain", write(config, run), "--out", out)
     assert ran.code == 1
     assert "stages.1.max_length 32 then and 24 now" in ran.err
+
+
+def test_a_second_run_into_one_folder_and_a_rate_of_nothing_are_refused(
+    polyrank: Run, config: Path, texts: Path, model: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with alone(out):
+        ran = polyrank("pretrain", config, "--out", out)
+    assert ran.code == 1
+    assert f"expected to be the only run that writes {out}" in ran.err
+    assert files_of(out) == [".lock"]
+    given = ["--model", model, "--text", texts, "--learning-rate", 0, "--out", out]
+    ran = polyrank("pretrain", *given)
+    assert ran.code == 1
+    assert "the options: stages[0]: loop: learning_rate, got 0" in ran.err
 
 
 @pytest.mark.parametrize(

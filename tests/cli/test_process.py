@@ -109,6 +109,29 @@ def test_a_full_disk_is_an_error_without_a_traceback(unbuffered: str) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+def run_without(streams: str, *args: object) -> Ran:
+    """Run a command that was started without some of its streams: `>&-`, `2>&-`."""
+    script = ["sh", "-c", f'exec "$@" {streams}', "sh", *COMMAND, *map(str, args)]
+    done = subprocess.run(script, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@posix
+def test_what_goes_to_a_closed_stream_goes_nowhere(tiny_model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.write_text("w1\tw2\nw1\t" + "w3 " * 20)
+    score = ["score", source, "-m", tiny_model, "--max-length", 9]
+    cut = "1 of 2 pairs was cut to 9 tokens\n"
+    wanted = run_process(*score)
+    assert (wanted.code, wanted.err) == (0, cut)
+    assert run_without("2>&-", *score) == Ran(0, wanted.out, "")
+    assert run_without(">&-", *score) == Ran(0, "", cut)
+    assert run_without(">&- 2>&-", *score, "-o", out) == Ran(0, "", "")
+    assert out.read_text() == wanted.out
+    assert run_without("2>&-", "score", "nowhere") == Ran(1, "", "")
+    assert run_without("2>&-", "no-command") == Ran(2, "", "")
+
+
 def on_a_terminal(*args: object, stdin: bytes = b"") -> tuple[int, str]:
     """Run a command whose stdout and stderr are one terminal of 100 columns."""
     import fcntl

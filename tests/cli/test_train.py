@@ -15,6 +15,7 @@ import torch
 
 from polyrank import Reranker
 from polyrank.checkpoint import load_checkpoint, save_checkpoint
+from polyrank.cli.runs import alone
 from polyrank.evaluation import evaluate, read_collection
 from polyrank.training import loop
 from polyrank.training.groups import Group, write_groups
@@ -262,6 +263,8 @@ def test_ctrl_c_in_an_evaluation_stops_there_and_loses_no_step(
         ({"data": {"parts": [{"path": "g", "wait": 2}]}}, "did you mean 'weight'?"),
         ({"loop": {}}, "expected every key of LoopConfig in {}: loop"),
         ({"model": "no/such/model"}, "expected a folder, a hub id"),
+        ({"loop": {"steps": "3"}}, "expected an integer at {}: loop: steps, got '3'"),
+        ({"loop": {"steps": 3, "dtype": "fp16"}}, "expected one of auto, bf16, fp32 at {}: loop:"),
     ],
 )
 def test_a_wrong_config_names_the_place_and_the_nearest_key(
@@ -272,6 +275,18 @@ def test_a_wrong_config_names_the_place_and_the_nearest_key(
     assert ran.code == 1
     assert words.format(config) in ran.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_into_one_folder_is_refused(
+    polyrank: Run, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with alone(out):
+        ran = polyrank("train", config, "--out", out)
+    assert ran.code == 1
+    assert f"expected to be the only run that writes {out}, found another one" in ran.err
+    assert files_of(out) == [".lock"]
 
 
 def test_bad_lines_of_groups_are_counted_and_named(
@@ -304,14 +319,15 @@ def test_a_run_goes_on_only_with_the_config_it_began_with(
     assert list(logged(out, "train", "loss")) == list(range(1, 9))
 
 
-def test_pairs_longer_than_the_model_reads_are_refused(
-    polyrank: Run, config: Path, tmp_path: Path
+@pytest.mark.parametrize(("length", "words"), [(8193, "at most 8192"), (5, "at least 6")])
+def test_pairs_longer_than_the_model_reads_or_without_room_are_refused(
+    polyrank: Run, config: Path, tmp_path: Path, length: int, words: str
 ) -> None:
     run = json.loads(config.read_text())
-    run["data"]["parts"][0]["max_length"] = 8193
+    run["data"]["parts"][0]["max_length"] = length
     ran = polyrank("train", write(config, run), "--out", tmp_path / "run")
     assert ran.code == 1
-    assert "expected a max_length of at most 8192 tokens" in ran.err
+    assert f"expected a max_length of {words} tokens" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,27 @@ def append(path: Path, text: str) -> None:
         ("corpus.jsonl", '["d9"]', "a list at .*corpus.jsonl:6"),
         ("corpus.jsonl", '{"_id": "d9"}', "no field `text` at .*corpus.jsonl:6"),
         ("corpus.jsonl", '{"text": "w1"}', "no id at .*corpus.jsonl:6"),
+        ("corpus.jsonl", '{"_id": "d9", "text": 3}', "the text of 'd9' as int at .*corpus.jsonl:6"),
+        ("corpus.jsonl", '{"_id": "d9", "text": "w1", "title": 3}', "the title of 'd9' as int at"),
+        (
+            "corpus.jsonl",
+            r'{"_id": "d9", "text": "\ud83d"}',
+            "text of 'd9' with a lone surrogate at",
+        ),
+        (
+            "corpus.jsonl",
+            r'{"_id": "\ud83d", "text": "w1"}',
+            "the id with a lone surrogate at .*:6",
+        ),
+        pytest.param("corpus.jsonl", "[" * 100_000, "no JSON .*corpus.jsonl:6", id="deep"),
         ("corpus.jsonl", '{"_id": "d1", "text": "w1"}', "id 'd1' again, with another text"),
         ("queries.jsonl", '{"_id": "q1", "text": "w1"}', "id 'q1' again, with another text"),
         ("queries.jsonl", '{"_id": "q9", "text": " "}', "the text ' ' at .*queries.jsonl:4"),
+        ("queries.jsonl", r'{"_id": "\ud83d", "text": "w1"}', "id with a lone surrogate at .*:4"),
+        ("queries.jsonl", r'{"_id": "q9", "text": "\ud83d"}', "text of 'q9' with a lone surrogate"),
         ("qrels.tsv", "q1\td1", r"2 columns .*qrels.tsv:8"),
         ("qrels.tsv", "q1\td1\tgood", r"grade 'good' at .*qrels.tsv:8"),
+        ("qrels.tsv", "q1\td5\t2147483648", "'2147483648', which is over 2,147,483,647, at .*:8"),
         ("qrels.tsv", "q1\td1\t0", "grades 2 and 0 for query 'q1', document 'd1' at .*:8"),
     ],
 )
@@ -150,6 +166,23 @@ def test_a_bad_line_of_a_run_is_an_error(tmp_path: Path, line: str, message: str
     (tmp_path / "run").write_text(f"q1\td1\t1\n{line}\n")
     with pytest.raises(InputError, match=message):
         read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("line", ["q1\td1\tO.9", "q1\td1\t0,9", "qid Q0 d1 1 score t"])
+def test_a_bad_first_line_is_no_header(tmp_path: Path, line: str) -> None:
+    (tmp_path / "run").write_text(f"{line}\nq1\td2\t1\n")
+    with pytest.raises(InputError, match=r"the score '.*' at .*run:1"):
+        read_run(tmp_path / "run")
+    (tmp_path / "qrels").write_text("q1\td1\tl\nq1\td2\t1\n")
+    with pytest.raises(InputError, match=r"the grade 'l' at .*qrels:1"):
+        read_qrels(tmp_path / "qrels")
+
+
+@pytest.mark.parametrize("head", ["query-id\tcorpus-id\tscore", "qid\tpid\tx", "a\tb\tRelevance"])
+def test_a_header_of_three_columns_is_passed_over(tmp_path: Path, head: str) -> None:
+    (tmp_path / "file").write_text(f"{head}\nq1\td2\t1\n")
+    assert read_run(tmp_path / "file")[0] == {"q1": {"d2": 1.0}}
+    assert read_qrels(tmp_path / "file")[0] == {"q1": {"d2": 1}}
 
 
 def test_an_empty_run_is_an_error(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def test_what_the_papers_suite_lacks_offline_is_named(command, tmp_path: Path) -
         (("--suite", "dev"), 1, "expected --data"),
         (("small", "--scorer", "best"), 1, "expected a scorer"),
         (("small", "--metric", "ndgc"), 1, "expected a metric"),
+        (("small", "--metric", "p@99999999999999999999"), 1, "expected a metric"),
+        (("small", "--seed", "-1"), 2, "'--seed'"),
         (("small", "--run", "none.tsv"), 1, "none.tsv"),
     ],
 )

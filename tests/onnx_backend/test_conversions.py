@@ -74,6 +74,15 @@ def test_what_a_killed_process_left_is_made_anew(model: ModelFolder, root: Path)
     assert sorted(p.name for p in root.iterdir()) == sorted([made.name, f"{made.name}.lock"])
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "polyrank.safetensors", "conversion.json"])
+def test_what_somebody_damaged_is_made_anew(model: ModelFolder, name: str) -> None:
+    made = packed_folder(model, "fp32")
+    whole = (made / name).read_bytes()
+    (made / name).write_bytes(whole[: len(whole) // 2])
+    assert packed_folder(model, "fp32") == made
+    assert len((made / name).read_bytes()) == len(whole)
+
+
 def test_processes_that_ask_at_the_same_time_share_one_conversion(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -177,6 +177,17 @@ def test_the_plain_computation_gives_the_logits_of_the_pytorch_network(family: F
     np.testing.assert_allclose(found, TorchBackend(checkpoint).forward(pack(samples)), atol=1e-5)
 
 
+def test_padding_tokens_in_a_text_are_passed_over_as_in_roberta(packed: Packed) -> None:
+    checkpoint = random_checkpoint("xlm-roberta")  # whose padding token is 1
+    rows = [[0, 5, 1, 7, 2], [0, 9, 2, 2, 8, 2], [0, 1, 1, 6, 2, 2, 1, 2]]
+    encodings = [encoding_of(row) for row in rows]
+    exact = TorchBackend(checkpoint).forward(pack(encodings))
+    found = OnnxBackend(packed(checkpoint, "fp32")).forward(pack(encodings))
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    plain = [reference_logits(checkpoint, e) for e in encodings]
+    np.testing.assert_allclose(plain, exact, atol=1e-4)
+
+
 @pytest.mark.parametrize("table", ["stored", "fp16", "int4"])
 def test_a_packed_model_is_a_checkpoint_for_every_backend(
     packed: Packed, tmp_path: Path, tiny_model: Path, tiny_cases: Cases, table: Any

@@ -40,12 +40,32 @@ def test_bad_lines_are_left_out_counted_and_named(tmp_path: Path) -> None:
     good = Group(query="q", texts=("a",)).to_json()
     lines = [good, "{", '{"query": "", "texts": ["a"]}', '{"query": "q", "texts": []}', "", good]
     lines.append('{"query": "q", "texts": ["a"], "scores": [1, 2]}')
+    lines += [r'{"query": "q", "texts": ["\ud83d"]}', "[" * 100_000]
     path.write_text("\n".join(lines), encoding="utf-8")
     file = GroupFile(path)
     assert len(file) == 2
-    assert file.bad.count == 4
+    assert file.bad.count == 6
     assert f"{path}:2" in file.bad.first[0]
     assert "expected `scores`, one for each of 1 texts" in file.bad.first[3]
+    assert f"expected valid Unicode at {path}:8, got a lone surrogate" in file.bad.first[4]
+    assert f"expected JSON at {path}:9" in file.bad.first[5]
+
+
+def test_a_pair_of_surrogates_is_one_character(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(r'{"query": "\ud83d\ude00", "positive": "p"}' + "\n")
+    assert next(read_pairs(tmp_path / "p.jsonl")).query == "😀"
+
+
+def test_a_language_that_is_null_is_none(tmp_path: Path) -> None:
+    lines = ['{"query": "q", "positive": "p", "lang": null, "source": null}']
+    lines.append('{"query": "q", "texts": ["p"], "lang": null, "source": null}')
+    (tmp_path / "g.jsonl").write_text("\n".join(lines))
+    assert [(g.lang, g.source) for g in read_labelled(tmp_path / "g.jsonl")] == [("", "")] * 2
+
+
+def test_a_compressed_file_has_no_random_access(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a plain \.jsonl file of groups, .*unpack it"):
+        GroupFile(tmp_path / "g.jsonl.xz")
 
 
 def test_a_file_without_a_group_is_an_error(tmp_path: Path) -> None:

@@ -24,12 +24,9 @@ from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.ahead import made_ahead
 from polyrank.training.config import (
     LoopConfig,
-    LossConfig,
     MixtureConfig,
     PartConfig,
     RerankConfig,
-    from_mapping,
-    read_config,
     to_mapping,
 )
 from polyrank.training.groups import write_groups
@@ -307,26 +304,6 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     assert max(factors) == factors[9] == 1.0
     assert factors[55] == pytest.approx(0.5)
     assert factors[100] == 0.0
-
-
-def test_a_config_comes_back_from_json(tmp_path: Path) -> None:
-    config = config_for(Path("m"), Path("g"))
-    config = replace(config, loss=LossConfig(margin=0.3))
-    (tmp_path / "c.json").write_text(json.dumps(to_mapping(config)))
-    assert read_config(tmp_path / "c.json") == config
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"stepz": 3}, "got 'stepz' in here; did you mean 'steps'"),
-        ({}, "expected every key of LoopConfig"),
-        ([], "expected an object at here, got list"),
-    ],
-)
-def test_a_wrong_config_names_the_nearest_key(row: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        from_mapping(LoopConfig, row, where="here")
 
 
 def test_a_preview_shows_the_first_pairs_and_the_cost_and_writes_nothing(

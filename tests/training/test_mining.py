@@ -114,6 +114,16 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:
         mine(GROUPS, TEXTS, [LexicalIndex(TEXTS)], MiningConfig(hard=2), out)
 
 
+def test_more_lines_than_groups_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    mine(GROUPS, TEXTS, [LexicalIndex(TEXTS)], ONE_HARD, out)
+    twice = out.read_bytes() * 2
+    out.write_bytes(twice)
+    with pytest.raises(InputError, match=r"expected at most 2 lines in .*, one a group, got 4"):
+        mine(GROUPS, TEXTS, [LexicalIndex(TEXTS)], ONE_HARD, out)
+    assert out.read_bytes() == twice
+
+
 def test_two_searches_take_turns(tmp_path: Path) -> None:
     class Fixed:
         def __init__(self, *order: int) -> None:

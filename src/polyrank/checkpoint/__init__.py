@@ -4,7 +4,7 @@ The only door to `safetensors`, and the only room with weight names in quotes. W
 memory-mapped: an array is read from disk when, and in the dtype in which, it is used.
 """
 
-from polyrank.checkpoint.files import Array, read_json
+from polyrank.checkpoint.files import Array
 from polyrank.checkpoint.layouts import canonical_shapes
 from polyrank.checkpoint.lowbit import BLOCK, dequantize_int8, quantize_int4, quantize_int8
 from polyrank.checkpoint.packed import PACKED_FILE, packed_metadata, products, save_packed
@@ -24,7 +24,6 @@ __all__ = [
     "quantize_int4",
     "quantize_int8",
     "read_config",
-    "read_json",
     "save_checkpoint",
     "save_packed",
 ]

@@ -17,13 +17,13 @@ from safetensors.numpy import save_file
 
 from polyrank.checkpoint.layouts import BUFFERS
 from polyrank.errors import CheckpointError
+from polyrank.stated import read_json
 
 __all__ = [
     "Array",
     "map_file",
     "map_files",
     "read_header",
-    "read_json",
     "some",
     "write_tensors",
 ]
@@ -130,19 +130,6 @@ def write_tensors(
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)  # the library writes files that only their owner can read
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError that says what is wrong with it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"expected a file at {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"expected JSON in {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"expected a JSON object in {path}, got {type(value).__name__}")
-    return value
 
 
 def some(names: list[str]) -> str:

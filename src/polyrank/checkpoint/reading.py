@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.checkpoint.files import Array, map_file, map_files, read_json, some
+from polyrank.checkpoint.files import Array, map_file, map_files, some
 from polyrank.checkpoint.layouts import BUFFERS, LAYOUTS, canonical_shapes, name_map
 from polyrank.checkpoint.packed import PACKED_FILE, unpack_arrays
 from polyrank.config import EncoderConfig, parse_config
 from polyrank.errors import CheckpointError
+from polyrank.stated import read_json
 
 __all__ = ["Checkpoint", "load_checkpoint", "read_config"]
 
@@ -88,6 +89,8 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
     arrays = _assemble(config, names, stored, folder)
     used = {foreign for group in names.values() for foreign in group}
     extra = sorted(n for n in stored if n not in used and not n.endswith(BUFFERS))
+    if config.family == "xlm-roberta":  # the encoder's own pooler, which the head does not read
+        extra = [n for n in extra if not n.startswith(f"{prefix}pooler.")]
     if extra and require_head:
         raise CheckpointError(
             f"expected only the tensors of a {source['model_type']} cross-encoder with "
@@ -130,9 +133,11 @@ def _assemble(
         rows = shape[0] // len(parts)
         for foreign, part in zip(names[canonical], parts, strict=True):
             if part.shape != (rows, *shape[1:]):
+                labels = canonical.startswith("head.out.")
+                hint = ": a classifier of several labels is no reranker" if labels else ""
                 raise CheckpointError(
                     f"expected shape {[rows, *shape[1:]]} for {foreign}, got "
-                    f"{list(part.shape)} in {folder}"
+                    f"{list(part.shape)} in {folder}{hint}"
                 )
         if len({p.bf16 for p in parts}) > 1:
             raise CheckpointError(f"expected one dtype for {', '.join(names[canonical])}")

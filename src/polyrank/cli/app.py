@@ -95,11 +95,26 @@ app.add_typer(cache)
 
 def run() -> None:
     """Run the command that argv asks for; ends the process."""
+    _open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A lone surrogate, of a JSON field or of a file's name, leaves as \udXXX.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     app(prog_name="polyrank")
+
+
+def _open_missing() -> None:
+    """Discard what goes to a stream that we were started without.
+
+    Its descriptor is taken too: the next file that is opened would get it, and with it our output.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: SIM115  to the end
 
 
 def _print_version(ctx: typer.Context, wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +67,7 @@ def calibrate(
     import numpy as np
 
     from polyrank.cli.chunks import read_chunks, score_chunks
+    from polyrank.cli.resume import cannot_write, check_output
     from polyrank.evaluation.calibrate import fit_calibration
     from polyrank.models import find_model, fingerprint
 
@@ -76,6 +78,7 @@ def calibrate(
 
     with ExitStack() as stack:
         source = stack.enter_context(open_bytes(file))
+        check_output(output, source)
         reranker = stack.enter_context(
             o.open_reranker(
                 model,
@@ -105,7 +108,10 @@ def calibrate(
         queries,
         fingerprint=fingerprint(folder.path),
     )
-    fit.calibration.write(output)
+    try:
+        fit.calibration.write(output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
     _print(fit)
     note(f"written: {output}")
 
@@ -122,16 +128,25 @@ def _judged(line: bytes, here: str, *, jsonl: bool) -> dict[str, Any]:
         fields = parse_pair(rest, here, jsonl=False)
         label = last.decode("utf-8", "replace")
     try:
-        return {**fields, "label": float(label)}
-    except (TypeError, ValueError):
-        raise InputError(f"expected a number as label at {here}, got {label!r}") from None
+        number = float(label)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"expected a number as label at {here}, got {label!r}")
+    return {**fields, "label": number}
 
 
 def _print(fit: Fit) -> None:
     print(f"pairs\t{fit.pairs}\nrelevant\t{fit.relevant}")
     print(f"scale\t{fit.calibration.scale:.6g}\nshift\t{fit.calibration.shift:.6g}")
     for what, (before, after) in (("log loss", fit.log_loss), ("calibration error", fit.error)):
-        print(f"{what}\t{before:.4f} -> {after:.4f}")
+        print(f"{what}\t{before:.4f} -> {'not measured' if after is None else f'{after:.4f}'}")
+    if not fit.cuts:
+        note(
+            "not measured: too few queries to hold some out and fit the curve to the others; judge "
+            "more of them"
+        )
+        return
     print("threshold\tkept\tprecision\trecall")
     for cut in fit.cuts:
         print(f"{cut.threshold:.1f}\t{cut.kept}\t{cut.precision:.3f}\t{cut.recall:.3f}")

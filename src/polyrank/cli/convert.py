@@ -15,12 +15,13 @@ import typer
 from polyrank.cli import options as o
 from polyrank.cli.printing import note
 from polyrank.errors import InputError
+from polyrank.stated import COMPANIONS
 
 __all__ = ["Layout", "Packed", "convert"]
 
 _COPIED = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    *COMPANIONS,
     "special_tokens_map.json",
     "added_tokens.json",
     "sentencepiece.bpe.model",

@@ -86,7 +86,7 @@ def evaluate(
     split: Annotated[
         str, typer.Option("--split", help="Of collections that have several.")
     ] = "test",
-    seed: Annotated[int, typer.Option("--seed", help="Of samples and of significance.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of samples and of significance.")] = 0,
     api_key: Annotated[
         str | None,
         typer.Option(

@@ -13,7 +13,7 @@ import typer
 
 from polyrank.cli import options as o
 from polyrank.cli.printing import note
-from polyrank.cli.runs import bad_lines_note, count_bar, require_torch
+from polyrank.cli.runs import alone, bad_lines_note, count_bar, require_torch
 from polyrank.cli.searches import Models, check_search, content_hash
 from polyrank.errors import InputError
 
@@ -94,7 +94,7 @@ def mine(
         typer.Option("--relative", help="The margin is a share of the positive's: .05 for 5 %."),
     ] = False,
     split: Annotated[str, typer.Option(help="Of a BEIR folder's qrels.")] = "train",
-    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the first groups and the duration; write nothing."),
@@ -129,6 +129,8 @@ def mine(
     from polyrank.training.mining import MiningConfig
     from polyrank.training.mining import mine as mine_groups
 
+    if out is not None:
+        _check_out(out, pairs, texts)
     groups = _read_groups(pairs, split)
     corpus = _read_texts(texts, groups)
     config = MiningConfig(
@@ -142,6 +144,7 @@ def mine(
             _show(groups, corpus, names, models, config, judged)
             return
         out.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(alone(out))
         try:
             found = models.searches(names, corpus, beside=out)
             identity = {
@@ -159,6 +162,17 @@ def mine(
             note(f"stopped; the same command goes on with {out}")
             raise
     note(f"wrote {count:,} {'group' if count == 1 else 'groups'} to {out}")
+
+
+def _check_out(out: Path, *inputs: str | None) -> None:
+    """Raise InputError for an output that would destroy an input or cannot be a groups file."""
+    from polyrank.training.groups import check_plain
+
+    if any(out.exists() and name and Path(name).exists() and out.samefile(name) for name in inputs):
+        raise InputError(f"expected an --out other than the input, got {out} for both")
+    if out.is_dir():
+        raise InputError(f"expected --out with a file of groups, got the folder {out}; add a name")
+    check_plain(out)
 
 
 def _read_groups(path: str, split: str) -> list[Group]:

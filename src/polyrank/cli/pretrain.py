@@ -114,31 +114,32 @@ def pretrain(
 
     from polyrank.models import find_model
     from polyrank.torch_backend.runner import choose_device, limit_threads
-    from polyrank.training.config import LoopConfig, to_mapping
-    from polyrank.training.masked import Stage
+    from polyrank.training.config import to_mapping
     from polyrank.training.pretraining import (
         PretrainConfig,
         preview_pretraining,
         read_pretrain_config,
     )
+    from polyrank.training.typed import from_mapping
 
     device = str(choose_device(device))
     limit_threads(threads)
     if config is not None:
         run = read_pretrain_config(config)
     else:
-        loop = LoopConfig(
-            steps=steps or 1000,
-            learning_rate=2e-4 if learning_rate is None else learning_rate,
-            train_embeddings=True,
-        )
-        run = PretrainConfig(
-            model=str(model),
-            text=str(text),
-            stages=(Stage(loop=loop, max_length=max_length or 256, rope_theta=rope_theta),),
-            mask_token=mask_token or "<mask>",
-            from_scratch=from_scratch,
-        )
+        loop = {
+            "steps": steps or 1000,
+            "learning_rate": 2e-4 if learning_rate is None else learning_rate,
+            "train_embeddings": True,
+        }
+        row = {
+            "model": model,
+            "text": str(text),
+            "stages": [{"loop": loop, "max_length": max_length or 256, "rope_theta": rope_theta}],
+            "mask_token": mask_token or "<mask>",
+            "from_scratch": from_scratch,
+        }
+        run = from_mapping(PretrainConfig, row, where="the options")
     run = replace(run, model=str(find_model(run.model, offline=offline or None).path))
     if out is None or dry_run:
         for line in preview_pretraining(run, device=device).lines():

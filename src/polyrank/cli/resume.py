@@ -11,7 +11,7 @@ from polyrank.cli.chunks import Chunk
 from polyrank.cli.reading import place
 from polyrank.errors import InputError
 
-__all__ = ["continue_output", "open_output"]
+__all__ = ["cannot_write", "check_output", "continue_output", "open_output"]
 
 _BLOCK = 1 << 20
 
@@ -21,13 +21,11 @@ def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
 
     Raises InputError where writing would destroy something.
     """
+    _check_apart(path, source)
     try:
         file = open(path, "a+b")  # noqa: SIM115  the caller's
     except OSError as error:
-        raise InputError(f"expected to write {place(path)}: {error.strerror or error}") from error
-    if os.path.sameopenfile(file.fileno(), source.fileno()):
-        file.close()
-        raise InputError(f"expected an --output other than the input, got {place(path)} for both")
+        raise cannot_write(path, error) from error
     if file.tell() and not resume:
         file.close()
         raise InputError(
@@ -35,6 +33,32 @@ def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
             "to continue it, or delete it"
         )
     return file
+
+
+def check_output(path: str, source: BinaryIO) -> None:
+    """Raise InputError where an output that is written at the end would destroy `source`, or
+    cannot be written."""
+    _check_apart(path, source)
+    new = not os.path.lexists(path)
+    try:
+        open(path, "ab").close()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if new:
+        os.remove(path)
+
+
+def cannot_write(path: str, error: OSError) -> InputError:
+    """The error of an output that the system refuses."""
+    return InputError(
+        f"expected to write {place(path)}: {error.strerror or error}; give --output a file in a "
+        "folder that exists, where there is room"
+    )
+
+
+def _check_apart(path: str, source: BinaryIO) -> None:
+    if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(source.fileno())):
+        raise InputError(f"expected an --output other than the input, got {place(path)} for both")
 
 
 def continue_output(

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from polyrank.training.groups import BadLines
 
-__all__ = ["Watch", "bad_lines_note", "check_begun", "count_bar", "require_torch", "running"]
+__all__ = [
+    "Watch", "alone", "bad_lines_note", "check_begun", "count_bar", "require_torch", "running",
+]  # fmt: skip
 
 # What a run may change when it goes on: how long it is, how often it is kept, what a step costs.
 _FREE = (
@@ -83,6 +85,23 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Keep other runs from writing to a file or folder. Raises InputError where one does."""
+    from filelock import FileLock, Timeout
+
+    lock = output / ".lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(lock, timeout=0))
+        except Timeout:
+            raise InputError(
+                f"expected to be the only run that writes {output}, found another one at work; "
+                "wait for its end, or give another --out"
+            ) from None
+        yield
+
+
 class Watch:
     """What a run tells, and where it is asked to stop."""
 
@@ -135,7 +154,12 @@ def running(folder: Path, device: str) -> Iterator[tuple[str, Watch]]:
     """
     from polyrank.training.parallel import joined, rank, world
 
-    with joined(device) as own, _bar(silent=rank() > 0) as (bar, task):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        joined(device) as own,
+        alone(folder) if rank() == 0 else nullcontext(),
+        _bar(silent=rank() > 0) as (bar, task),
+    ):
         watch = Watch(bar, task, silent=rank() > 0)
         with _first_interrupt(watch, waits=world() == 1):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from polyrank.errors import InputError
 __all__ = ["Cut", "Fit", "fit_calibration"]
 
 _LEAST = 10  # judgements of each kind
+_LEAST_REST = 8  # of each kind outside a fold: what four folds of five leave of the least
 _FOLDS = 5
 _BINS = 10
 _STEPS = 100
@@ -39,11 +40,12 @@ class Fit:
     calibration: Calibration
     pairs: int
     relevant: int
-    log_loss: tuple[float, float]
-    """Nats a pair: of the plain sigmoid, and calibrated."""
-    error: tuple[float, float]
+    log_loss: tuple[float, float | None]
+    """Nats a pair: of the plain sigmoid, and calibrated; None: too few queries to hold some out."""
+    error: tuple[float, float | None]
     """Expected calibration error (Naeini et al., 2015; ten bins), the same two."""
     cuts: tuple[Cut, ...]
+    """Empty where none could be held out."""
 
 
 def fit_calibration(
@@ -69,26 +71,36 @@ def fit_calibration(
             f"expected at least {_LEAST} relevant and {_LEAST} other pairs, got {counts[0]} and "
             f"{counts[1]}"
         )
-    x = logits.astype(np.float64)
-    calibration = _curve(x, relevant, fingerprint)
-    numbers = np.unique(np.asarray(queries), return_inverse=True)[1] % _FOLDS
-    held_out = np.empty(len(x))
-    for fold in range(_FOLDS):
-        inside = numbers == fold
-        rest = relevant[~inside]
-        # A fold may leave too little of one kind; then the curve of all has to do.
-        seen = min(rest.sum(), (~rest).sum()) >= _LEAST
-        curve = _curve(x[~inside], rest, None) if seen else calibration
-        held_out[inside] = curve.scores(logits[inside])
-    plain = Calibration().scores(logits)
+    calibration = _curve(logits.astype(np.float64), relevant, fingerprint)
+    plain, unseen = Calibration().scores(logits), _held_out(logits, relevant, queries)
+
+    def measured(error: Callable[..., float]) -> tuple[float, float | None]:
+        return error(plain, relevant), None if unseen is None else error(unseen, relevant)
+
+    cuts = [] if unseen is None else [_cut(t / 10, unseen, relevant) for t in range(1, 10)]
     return Fit(
         calibration=calibration,
-        pairs=len(x),
+        pairs=len(logits),
         relevant=counts[0],
-        log_loss=(_log_loss(plain, relevant), _log_loss(held_out, relevant)),
-        error=(_error(plain, relevant), _error(held_out, relevant)),
-        cuts=tuple(_cut(t / 10, held_out, relevant) for t in range(1, 10)),
+        log_loss=measured(_log_loss),
+        error=measured(_error),
+        cuts=tuple(cuts),
     )
+
+
+def _held_out(
+    logits: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_], queries: Sequence[str]
+) -> Floats | None:
+    """[N] scores by curves fitted without the query; None: a fold leaves too few of a kind."""
+    numbers = np.unique(np.asarray(queries), return_inverse=True)[1] % _FOLDS
+    scores = np.empty(len(logits))
+    for inside in (numbers == fold for fold in range(_FOLDS)):
+        rest = relevant[~inside]
+        if min(rest.sum(), (~rest).sum()) < _LEAST_REST:
+            return None
+        curve = _curve(logits[~inside].astype(np.float64), rest, None)
+        scores[inside] = curve.scores(logits[inside])
+    return scores
 
 
 def _curve(x: Floats, relevant: npt.NDArray[np.bool_], fingerprint: str | None) -> Calibration:

@@ -114,10 +114,11 @@ def read_documents(path: Path) -> tuple[dict[str, dict[str, Any]], list[Notice]]
     repeated = []
     for number, row in read_objects(path, "a JSON object with `_id` and `text`", "text"):
         key = _key(row)
-        if key is None or not isinstance(row["text"], str):
-            bad.add(number, "no id" if key is None else f"a text that is a {type(row['text'])}")
+        title = row.get("title")
+        document = {"id": key, "text": row["text"], "title": "" if title is None else title}
+        if key is None or (wrong := _wrong(document)):
+            bad.add(number, "no id" if key is None else wrong)
             continue
-        document = {"id": key, "text": row["text"], "title": row.get("title") or ""}
         known = documents.setdefault(key, document)
         if known is not document:
             if known != document:
@@ -142,8 +143,10 @@ def read_queries(
     repeated = []
     for number, row in read_objects(path, "a JSON object with `_id` and `text`", "text"):
         key, text = _key(row), row["text"]
-        if key is None or not isinstance(text, str) or not text.strip():
-            bad.add(number, "no id" if key is None else f"the text {text!r}")
+        if key is None or (wrong := _wrong({"id": key, "text": text})):
+            bad.add(number, "no id" if key is None else wrong)
+        elif not text.strip():
+            bad.add(number, f"the text {text!r}")
         elif key not in queries:
             queries[key] = text
             languages[key] = language_of(key, row, language)
@@ -173,6 +176,19 @@ def _key(row: Mapping[str, Any]) -> str | None:
         if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
             return str(value)
     return None
+
+
+def _wrong(fields: Mapping[str, Any]) -> str:
+    """What is wrong with the first field that is no string of Unicode; '' where none is."""
+    for name, value in fields.items():
+        whose = "" if name == "id" else f" of {fields['id']!r}"
+        if not isinstance(value, str):
+            return f"the {name}{whose} as {type(value).__name__}"
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return f"the {name}{whose} with a lone surrogate"
+    return ""
 
 
 def _needed(folder: Path, name: str) -> Path:

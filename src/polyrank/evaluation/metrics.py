@@ -42,13 +42,14 @@ class Metric:
 
 
 def parse_metric(text: str) -> Metric:
-    """`ndcg@10`, `map`, `mrr`, `mrr@10`, `recall@20`, `p@5`, `success@1`: any case, any cut."""
-    found = re.fullmatch(r"([a-z]+)(?:@([1-9]\d*))?", text.strip().lower())
+    """`ndcg@10`, `map`, `mrr`, `mrr@10`, `recall@20`, `p@5`, `success@1`: any case, any cut
+    of up to nine digits."""
+    found = re.fullmatch(r"([a-z]+)(?:@([1-9]\d{0,8}))?", text.strip().lower())
     name, k = found.groups() if found else (None, None)
     if name not in _NAMES or (k is None and name in _NEED_K):
         raise InputError(
             f"expected a metric like {', '.join(DEFAULT_METRICS)}, got {text!r}; recall, p and "
-            "success need a cut"
+            "success need a cut, of at most nine digits"
         )
     return Metric(name, int(k) if k else None)
 

@@ -99,7 +99,7 @@ def read_objects(path: Path, expected: str, *required: str) -> Iterator[tuple[in
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             bad.add(number, f"no JSON ({line.strip()[:40]!r})")
             continue
         if not isinstance(row, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,14 +17,18 @@ __all__ = ["read_qrels", "read_run", "write_run"]
 
 _RUN = "`query Q0 document rank score tag` or `query TAB document TAB score`"
 _QRELS = "`query TAB document TAB grade` or `query 0 document grade`"
+_HEADS = {"query", "query-id", "query_id", "queryid", "qid", "topic", "topic-id", "topic_id"}
+_TAILS = {"score", "relevance", "relevant", "rel", "label", "grade"}
+_GREATEST = 2**31 - 1  # grades are int32
 _Number = TypeVar("_Number", int, float)
 
 
 def read_run(path: str | Path) -> tuple[Run, list[Notice]]:
     """Read a run: TREC's six columns, or `query TAB document TAB score` (also .gz, .xz).
 
-    Ranks and tags are not used: as in trec_eval, the scores make the order. Raises InputError for
-    malformed lines, scores that are not finite, a document twice under a query, and no lines.
+    Three columns may have a header. Ranks and tags are not used: as in trec_eval, the scores make
+    the order. Raises InputError for malformed lines, scores that are not finite, a document twice
+    under a query, and no lines.
     """
     path = Path(path)
     bad = BadLines(path, _RUN)
@@ -33,9 +37,8 @@ def read_run(path: str | Path) -> tuple[Run, list[Notice]]:
         query, document, text = fields if len(fields) == 3 else (fields[0], fields[2], fields[4])
         score = _number(text, float)
         if score is None:
-            if number == 1:
-                continue  # a header
-            bad.add(number, f"the score {text!r}")
+            if not _is_header(number, fields):
+                bad.add(number, f"the score {text!r}")
         elif not math.isfinite(score):
             bad.add(number, f"the score {text!r}, which is not finite,")
         elif document in run.setdefault(query, {}):
@@ -68,9 +71,10 @@ def read_qrels(path: str | Path) -> tuple[Qrels, list[Notice]]:
         query, document, text = fields if len(fields) == 3 else (fields[0], fields[2], fields[3])
         grade = _number(text, int)
         if grade is None:
-            if number == 1 and len(fields) == 3:
-                continue  # BEIR's header: query-id corpus-id score
-            bad.add(number, f"the grade {text!r}")
+            if not _is_header(number, fields):
+                bad.add(number, f"the grade {text!r}")
+        elif abs(grade) > _GREATEST:
+            bad.add(number, f"the grade {text!r}, which is over {_GREATEST:,},")
         elif (known := qrels.setdefault(query, {}).get(document)) is None:
             qrels[query][document] = grade
         elif known == grade:
@@ -103,6 +107,12 @@ def _rows(path: Path, bad: BadLines, columns: tuple[int, int]) -> Iterator[tuple
             bad.add(number, f"{len(fields)} columns ({line.strip()[:40]!r})")
         else:
             yield number, fields
+
+
+def _is_header(number: int, fields: Sequence[str]) -> bool:
+    """Whether a line without a number names its columns, as BEIR's `query-id corpus-id score`."""
+    named = fields[0].lower() in _HEADS or fields[-1].lower() in _TAILS
+    return number == 1 and len(fields) == 3 and named
 
 
 def _number(text: str, kind: Callable[[str], _Number]) -> _Number | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyrank.checkpoint import load_checkpoint, packed_metadata
+from polyrank.checkpoint import PACKED_FILE, load_checkpoint, packed_metadata
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.models import ModelFolder, cache_folder, fingerprint
 from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, GRAPH_VERSION, Precision
@@ -49,14 +49,14 @@ def packed_folder(model: ModelFolder, precision: Precision) -> Path:
     root = _root()
     digest = fingerprint(model.path)
     target = root / f"{digest}-{precision}-{FORMAT}.{GRAPH_VERSION}"
-    if (target / _ABOUT).exists():
+    if _whole(target):
         return target
     from filelock import FileLock
 
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{target.name}.lock"):
-            if not (target / _ABOUT).exists():
+            if not _whole(target):
                 _convert(model, precision, digest, target)
     except OSError as error:
         raise BackendError(
@@ -65,6 +65,15 @@ def packed_folder(model: ModelFolder, precision: Precision) -> Path:
             f'{precision}` and give OUT, or use backend="torch"'
         ) from error
     return target
+
+
+def _whole(target: Path) -> bool:
+    """Whether a conversion is there, with as many bytes as were written."""
+    try:
+        size = sum((target / name).stat().st_size for name in (GRAPH_FILE, PACKED_FILE))
+        return bool(json.loads((target / _ABOUT).read_text(encoding="utf-8"))["bytes"] == size)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _convert(model: ModelFolder, precision: Precision, digest: str, target: Path) -> None:
@@ -89,6 +98,7 @@ def _convert(model: ModelFolder, precision: Precision, digest: str, target: Path
         about = {"model": model.name, "revision": model.revision, "dtype": precision}
         about_text = json.dumps({**about, "bytes": done.bytes, "hash": digest}, indent=2) + "\n"
         (part / _ABOUT).write_text(about_text, encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)  # one that somebody damaged
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

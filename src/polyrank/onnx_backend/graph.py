@@ -141,7 +141,7 @@ class _Builder(Parts):
             x = self.node("Add", [x, self.weight("embeddings.token_type.weight")])
         if self.config.rope_theta is None:
             offset = self.constant("offset", np.array(self.config.position_offset, np.int64))
-            at = self.node("Add", ["positions", offset])
+            at = self.node("Add", [self.counted(self.config.position_offset), offset])
             x = self.node("Add", [x, self.rows("embeddings.position.weight", at)])
         return self.node(
             "LayerNormalization",

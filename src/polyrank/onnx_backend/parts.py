@@ -44,6 +44,24 @@ class Parts:
         """A constant list of integers."""
         return self.constant(f"integers {values}", np.array(values, np.int64))
 
+    def integer(self, value: int) -> str:
+        """A constant integer."""
+        return self.constant(f"integer {value}", np.array(value, np.int64))
+
+    def counted(self, offset: int) -> str:
+        """[T] positions; where they have an offset, as RoBERTa counts them: a padding token that a
+        text spells out is at -1, and those after it count on without it."""
+        if not offset:
+            return "positions"
+        padding = self.node("Equal", ["ids", self.integer(offset - 1)])
+        count = self.node("Cast", [padding], to=TensorProto.INT64)
+        before = self.node("CumSum", [count, self.integer(0)], exclusive=1)
+        size = self.node("Size", ["ids"])
+        places = self.node("Range", [self.integer(0), size, self.integer(1)])
+        first = self.node("Sub", [places, "positions"])
+        own = self.node("Sub", [before, self.node("Gather", [before, first])])
+        return self.node("Where", [padding, self.integer(-1), self.node("Sub", ["positions", own])])
+
     def stored(self, name: str, value: npt.NDArray[Any]) -> str:
         """A weight, which lies in the file beside the graph."""
         if name not in self.initializers:

@@ -86,8 +86,12 @@ def _embeddings(checkpoint: Checkpoint, encoding: Encoding) -> Floats:
         return 0 if array is None else type(array)(array.data[at], array.bf16).float32()
 
     places = np.arange(len(encoding))
+    counted, offset = places, checkpoint.config.position_offset
+    if offset:  # RoBERTa counts without the padding tokens that a text spells out
+        padding = encoding.ids == offset - 1
+        counted = np.where(padding, -1, np.cumsum(~padding) - 1)
     x: Floats = rows("word", encoding.ids)
-    x = x + rows("position", places + checkpoint.config.position_offset)
+    x = x + rows("position", counted + offset)
     return np.asarray(x + rows("token_type", (places >= encoding.type_split).astype(int)))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,23 @@ _BATCH_TOKENS = 768
 _SHORTEST = pack([Encoding(ids=np.zeros(2, np.int32), type_split=2, tokens_given=2)])
 ort.disable_telemetry_events()  # Microsoft's builds would tell it of use
 _FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]  # slower than what they replace
+
+
+_opened: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """What the runtime frees in a forked process waits for threads that only its parent has: our
+    sessions, and at the end what it made on import. So neither is freed there."""
+    for session in list(_opened):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc: the last one registered is called first
+        libc.on_exit(libc._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class OnnxBackend:
@@ -81,7 +101,7 @@ class OnnxBackend:
 
     def _open(self, threads: int) -> ort.InferenceSession:
         try:
-            return ort.InferenceSession(
+            session = ort.InferenceSession(
                 str(self._path),
                 _options(threads, safe=self._safe),
                 providers=["CPUExecutionProvider"],
@@ -89,6 +109,8 @@ class OnnxBackend:
             )
         except (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
             raise CheckpointError(f"expected a packed model at {self._path}: {error}") from error
+        _opened.add(session)
+        return session
 
     def _clips(self) -> bool:
         (lost,) = self._session.run([PROBE], self._feeds(_SHORTEST))

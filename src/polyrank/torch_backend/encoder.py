@@ -159,11 +159,23 @@ class _Embeddings(nn.Module):
     ) -> torch.Tensor:
         x_TD = self.word(ids_T).to(self.norm.weight.dtype)
         if self.token_type is not None:
-            x_TD = x_TD + self.token_type(types_T)
+            one = self.token_type.num_embeddings == 1  # whatever the template says
+            x_TD = x_TD + (self.token_type.weight if one else self.token_type(types_T))
         if self.position is not None:
+            if self.position_offset:
+                positions_T = _passing_over(ids_T == self.position_offset - 1, positions_T)
             x_TD = x_TD + self.position(positions_T + self.position_offset)
         out_TD: torch.Tensor = self.dropout(self.norm(x_TD))
         return out_TD
+
+
+def _passing_over(padding_T: torch.Tensor, positions_T: torch.Tensor) -> torch.Tensor:
+    """Positions as RoBERTa counts them: a padding token that a text spells out is before the
+    first, and the tokens after it count on without it."""
+    count_T = padding_T.long()
+    before_T = count_T.cumsum(0) - count_T
+    first_T = torch.arange(len(positions_T), device=positions_T.device) - positions_T
+    return torch.where(padding_T, -1, positions_T - before_T + before_T[first_T])
 
 
 def _table(shape: tuple[int, ...] | None) -> nn.Embedding | None:

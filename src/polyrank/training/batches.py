@@ -43,7 +43,8 @@ def pack_groups(
     A group over the budget makes a batch of its own.
     """
     encoded: list[list[Encoding]] = []
-    ids = tokenizer.tokenize([text for g, _ in drawn for text in (g.query, *g.texts)])
+    prompt = tokenizer.stated.prompt
+    ids = tokenizer.tokenize([text for g, _ in drawn for text in (prompt + g.query, *g.texts)])
     at = 0
     for group, part in drawn:
         truncation = Truncation(max_length=part.max_length)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from polyrank.errors import InputError
+from polyrank.training.typed import (
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Rule,
+    Share,
+    from_mapping,
+)
 
 __all__ = [
     "LoopConfig",
@@ -18,58 +26,58 @@ __all__ = [
     "PartConfig",
     "RerankConfig",
     "changes",
-    "from_mapping",
     "read_config",
     "read_object",
     "to_mapping",
 ]
 
-C = TypeVar("C")
 TrainingDtype = Literal["auto", "bf16", "fp32"]
+_Beta = Annotated[float, Rule("a number from 0 to under 1", lambda x: 0 <= x < 1)]
+_Decay = Annotated[float, Rule("a number between 0 and 1", lambda x: 0 < x < 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """The optimiser and its rhythm, whatever is learned."""
 
-    steps: int
+    steps: Count
     """Optimiser steps of the whole run; the learning rate falls to 0 at the last."""
-    learning_rate: float = 1e-4
-    head_learning_rate: float | None = None
+    learning_rate: Positive = 1e-4
+    head_learning_rate: Positive | None = None
     """For the head's parameters; None: the same."""
-    warmup_share: float = 0.05
+    warmup_share: Share = 0.05
     """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """For matrices; biases and norms have none."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip_norm: float | None = 1.0
+    betas: tuple[_Beta, _Beta] = (0.9, 0.98)
+    clip_norm: Positive | None = 1.0
     """Largest gradient norm; None: not clipped."""
     dtype: TrainingDtype = "auto"
     """Of the forward pass; "auto": bf16 where the device multiplies in it, else fp32. Weights and
     optimiser stay fp32."""
     train_embeddings: bool = False
     """Whether word, position and type tables learn too."""
-    lora_rank: int | None = None
+    lora_rank: Count | None = None
     """Train low-rank updates of this rank instead of the linear layers; None: off."""
-    lora_alpha: float = 16.0
+    lora_alpha: Positive = 16.0
     """An update counts alpha / rank."""
-    ema_decay: float | None = None
+    ema_decay: _Decay | None = None
     """Also keep an exponential mean of the weights, saved as the model; None: off."""
-    loader_processes: int = 0
+    loader_processes: Natural = 0
     """Processes that tokenise ahead of the steps; 0: a thread. A GPU may need several."""
     compile: bool = False
     """Fuse each layer's small operations with torch.compile: about a minute before the first step,
     for steps that take less time on a GPU."""
     recompute: bool = False
     """Recompute layers in the backward pass: half the speed, a fraction of the memory."""
-    seed: int = 0
-    checkpoint_every: int = 100
+    seed: Natural = 0
+    checkpoint_every: Count = 100
     """Steps between checkpoints."""
-    keep_models: int | None = 3
+    keep_models: Count | None = 3
     """Exported models kept beside the last state; None: all."""
-    evaluate_every: int | None = None
+    evaluate_every: Count | None = None
     """Steps between calls of the evaluation, the first before any step; None: only at the end."""
-    log_every: int = 10
+    log_every: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +85,11 @@ class PartConfig:
     """One groups file in a mixture."""
 
     path: str
-    weight: float = 1.0
+    weight: Positive = 1.0
     """Share of the draws, relative to the other parts'."""
-    group_size: int = 8
+    group_size: Count = 8
     """Texts of a group in a step at most."""
-    max_length: int = 192
+    max_length: Count = 192
     """Limit of a pair in tokens."""
 
 
@@ -89,14 +97,17 @@ class PartConfig:
 class MixtureConfig:
     """Which groups, how many a step."""
 
-    parts: tuple[PartConfig, ...]
-    groups_per_step: int = 16
-    max_batch_tokens: int = 4096
+    parts: Annotated[tuple[PartConfig, ...], Rule("a list of at least one", bool)]
+    groups_per_step: Count = 16
+    max_batch_tokens: Count = 4096
     """Tokens of one forward pass; a step is as many as its groups need."""
     language_exponent: float = 0.5
     """Languages are drawn by size to this power."""
-    seed: int = 0
-    buckets: tuple[tuple[int, int], ...] = ()
+    seed: Natural = 0
+    buckets: Annotated[
+        tuple[tuple[Count, Count], ...],
+        Rule("rising lengths", lambda b: [n for n, _ in b] == sorted({n for n, _ in b})),
+    ] = ()
     """(length below which a pair falls into it, groups a step), shortest first; each step draws
     from one. Empty: all lengths together, `groups_per_step`. The mGTE paper's: (500, 512),
     (1000, 384), (2000, 256), (3000, 160), (8192, 80)."""
@@ -106,18 +117,18 @@ class MixtureConfig:
 class LossConfig:
     """How much each loss counts; 0 is off."""
 
-    contrastive: float = 1.0
+    contrastive: NotNegative = 1.0
     """InfoNCE, for labelled groups."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     cross_batch: bool = False
     """Whether positives compete with all negatives of a batch."""
-    listwise: float = 1.0
+    listwise: NotNegative = 1.0
     """KL to the teacher's order, for scored groups."""
-    margin: float = 0.1
+    margin: NotNegative = 0.1
     """Squared error of margins, for scored groups."""
-    pointwise: float = 0.0
+    pointwise: NotNegative = 0.0
     """Binary cross-entropy, for labelled groups."""
-    teacher_scale: float = 1.0
+    teacher_scale: Positive = 1.0
     """Teacher's logits are multiplied by this before any loss."""
 
 
@@ -135,11 +146,8 @@ class RerankConfig:
     with as it is read; a group's own scores count as much as all of them."""
 
 
-_NESTED: dict[str, type[Any]] = {"loop": LoopConfig, "loss": LossConfig, "data": MixtureConfig}
-
-
 def read_config(path: str | Path) -> RerankConfig:
-    """Read a JSON config. Raises InputError naming an unknown or missing key."""
+    """Read a JSON config. Raises InputError naming an unknown or missing key, or a wrong value."""
     return from_mapping(RerankConfig, read_object(path), where=str(path))
 
 
@@ -149,42 +157,11 @@ def read_object(path: str | Path) -> dict[str, Any]:
         row = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"expected a config at {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON in {path}: {error}") from error
     if not isinstance(row, dict):
         raise InputError(f"expected an object at {path}, got {type(row).__name__}")
     return row
-
-
-def from_mapping(kind: type[C], row: Mapping[str, Any], *, where: str) -> C:
-    """Build a config from JSON. Raises InputError for a missing key, and for an unknown one,
-    naming the nearest known key."""
-    if not isinstance(row, Mapping):
-        raise InputError(f"expected an object at {where}, got {type(row).__name__}")
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in row:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise InputError(f"expected a key of {kind.__name__}, got {key!r} in {where}{hint}")
-    values: dict[str, Any] = dict(row)
-    for key, nested in _NESTED.items():
-        if key in values and key in known:
-            values[key] = from_mapping(nested, values[key], where=f"{where}: {key}")
-    if kind is MixtureConfig and "parts" in values:
-        values["parts"] = tuple(
-            from_mapping(PartConfig, part, where=f"{where}: parts[{i}]")
-            for i, part in enumerate(values["parts"])
-        )
-    if "buckets" in values:
-        values["buckets"] = tuple((int(length), int(n)) for length, n in values["buckets"])
-    for key in ("betas", "teachers"):
-        if key in values:
-            values[key] = tuple(values[key])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"expected every key of {kind.__name__} in {where}: {error}") from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

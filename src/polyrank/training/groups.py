@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from polyrank.errors import InputError
 
-__all__ = ["BadLines", "Group", "GroupFile", "parse_group", "write_groups"]
+__all__ = ["BadLines", "Group", "GroupFile", "check_plain", "parse_group", "write_groups"]
 
 # A guess that holds within a factor of two for all scripts: 4 letters, or 1.5 Chinese characters.
 _BYTES_PER_TOKEN = 4
@@ -65,8 +65,16 @@ class BadLines:
 def parse_row(line: str | bytes, where: str) -> dict[str, Any]:
     """Read a line that is a JSON object. Raises InputError that names `where`."""
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        text = line if isinstance(line, str) else line.decode("utf-8-sig")
+        row = json.loads(text)
+        if "\\u" in text:  # which may name half of a character
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(
+            f"expected valid Unicode at {where}, got a lone surrogate; decode its source with "
+            "errors='replace'"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON at {where}: {error}") from error
     if not isinstance(row, dict):
         raise InputError(f"expected a JSON object at {where}, got {type(row).__name__}")
@@ -93,9 +101,18 @@ def parse_group(line: str | bytes, where: str) -> Group:
         texts=tuple(texts),
         labelled=bool(row.get("labelled", scores is None)),
         scores=scores,
-        lang=str(row.get("lang", "")),
-        source=str(row.get("source", "")),
+        lang=str(row.get("lang") or ""),
+        source=str(row.get("source") or ""),
     )
+
+
+def check_plain(path: Path) -> None:
+    """Raise InputError for a name that says the file is compressed."""
+    if path.suffix in (".gz", ".xz"):
+        raise InputError(
+            f"expected a plain .jsonl file of groups, which are read in any order, got {path}; "
+            "unpack it, or give a name without .gz or .xz"
+        )
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
@@ -115,6 +132,7 @@ class GroupFile:
         self, path: str | Path, parse: Callable[[str | bytes, str], Group] = parse_group
     ) -> None:
         self.path = Path(path)
+        check_plain(self.path)
         self.bad = BadLines()
         self._parse = parse
         offsets: list[int] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from polyrank.training.objective import forward_inputs
 from polyrank.training.parallel import rank, wait
 from polyrank.training.state import export_model
 from polyrank.training.texts import TextMixture
+from polyrank.training.typed import Count, Natural, Positive, Rule, Share
 from polyrank.values import Batch, pack
 
 __all__ = [
@@ -46,16 +47,16 @@ class Stage:
     """One part of pre-training: short texts first, then long ones with a larger RoPE base."""
 
     loop: LoopConfig
-    max_length: int
+    max_length: Annotated[int, Rule("an integer of at least 8", lambda n: n >= 8)]
     """Of a sequence, in tokens."""
-    rope_theta: float | None = None
+    rope_theta: Positive | None = None
     """RoPE's base; None: the checkpoint's own."""
-    sequences_per_step: int = 64
-    max_batch_tokens: int = 8192
+    sequences_per_step: Count = 64
+    max_batch_tokens: Count = 8192
     """Tokens of one forward pass; a step is as many as its sequences need."""
-    masked_share: float = 0.3
+    masked_share: Share = 0.3
     """Of the tokens that are not special ones."""
-    seed: int = 0
+    seed: Natural = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

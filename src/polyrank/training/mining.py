@@ -8,6 +8,7 @@ above the positive's score less a margin is likely an unlabelled answer and is l
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,10 @@ class MiningConfig:
     """Queries between two writes."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.margin):
+            raise InputError(f"expected a finite margin, got {self.margin}")
+
 
 def mine(
     groups: Sequence[Group],
@@ -84,7 +89,7 @@ def mine(
         raise InputError("expected at least one search and one text to mine from, got none")
     out = Path(out)
     settings = {**vars(config), "groups": len(groups), "texts": len(texts), **(identity or {})}
-    done = _resume(out, {name: v for name, v in settings.items() if name != "batch"})
+    done = _resume(out, {name: v for name, v in settings.items() if name != "batch"}, len(groups))
     answers: dict[str, set[str]] = {}
     for group in groups:
         answers.setdefault(group.query, set()).add(group.texts[0])
@@ -141,7 +146,7 @@ def _interleave(lists: list[list[int]]) -> list[int]:
     return list(merged)
 
 
-def _resume(out: Path, settings: Mapping[str, Any]) -> int:
+def _resume(out: Path, settings: Mapping[str, Any], most: int) -> int:
     """Whole lines already there; a line cut by a kill is taken off."""
     beside = out.with_name(out.name + ".mining.json")
     if not out.exists():
@@ -160,5 +165,10 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> int:
         for line in file:
             if line.endswith(b"\n"):
                 whole, end = whole + 1, end + len(line)
+        if whole > most:
+            raise InputError(
+                f"expected at most {most} lines in {out}, one a group, got {whole}; something else "
+                "wrote to it: remove it to mine anew"
+            )
         file.truncate(end)
     return whole

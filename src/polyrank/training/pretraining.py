@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from polyrank.checkpoint import Checkpoint, load_checkpoint, read_json
+from polyrank.checkpoint import Checkpoint, load_checkpoint
 from polyrank.config import parse_config
-from polyrank.errors import InputError
+from polyrank.stated import read_json
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.config import from_mapping, read_object, to_mapping
+from polyrank.training.config import read_object, to_mapping
 from polyrank.training.logs import duration_text
 from polyrank.training.loop import Progress
 from polyrank.training.masked import Stage, build_masked, build_objective, check_stages, pretrain
@@ -21,6 +21,7 @@ from polyrank.training.parallel import rank, wait
 from polyrank.training.preview import tokens_per_second
 from polyrank.training.state import write_json
 from polyrank.training.texts import find_texts
+from polyrank.training.typed import Rule, from_mapping
 
 __all__ = [
     "PretrainConfig",
@@ -39,7 +40,7 @@ class PretrainConfig:
     """Folder with the shape, the tokenizer and, unless `from_scratch`, the weights."""
     text: str
     """Folder of LANGUAGE.txt, .txt.gz or .txt.xz."""
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], Rule("a list of at least one", bool)]
     """Short texts first, then long ones with a larger RoPE base."""
     mask_token: str = "<mask>"
     from_scratch: bool = False
@@ -47,15 +48,8 @@ class PretrainConfig:
 
 
 def read_pretrain_config(path: str | Path) -> PretrainConfig:
-    """Read a JSON config. Raises InputError naming an unknown or missing key."""
-    row: dict[str, Any] = read_object(path)
-    stages = row.get("stages")
-    if not isinstance(stages, list) or not stages:
-        raise InputError(f"expected `stages`, a list of at least one, in {path}, got {stages!r}")
-    row["stages"] = tuple(
-        from_mapping(Stage, stage, where=f"{path}: stages[{i}]") for i, stage in enumerate(stages)
-    )
-    return from_mapping(PretrainConfig, row, where=str(path))
+    """Read a JSON config. Raises InputError naming an unknown or missing key, or a wrong value."""
+    return from_mapping(PretrainConfig, read_object(path), where=str(path))
 
 
 def train_encoder(

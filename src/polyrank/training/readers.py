@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,8 +199,8 @@ def _pair_of(row: dict[str, Any], where: str) -> Group:
     if not isinstance(negatives, list) or not all(isinstance(n, str) for n in negatives):
         raise InputError(f"expected strings in 'negatives' at {where}, got {negatives!r}")
     texts = tuple(dict.fromkeys([positive, *negatives]))
-    query, lang = _field(row, "query", where), str(row.get("lang", ""))
-    return Group(query=query, texts=texts, lang=lang, source=str(row.get("source", "")))
+    query, lang = _field(row, "query", where), str(row.get("lang") or "")
+    return Group(query=query, texts=texts, lang=lang, source=str(row.get("source") or ""))
 
 
 def _parse_triple(line: str, where: str) -> tuple[str, ...]:
@@ -235,7 +236,7 @@ def _parse_judgement(line: str, where: str) -> tuple[str, str, int] | None:
     if columns[0] in ("query-id", "query_id"):
         return None
     # BEIR has three columns; TREC has four, the second of them unused.
-    if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdigit():
+    if len(columns) not in (3, 4) or not re.fullmatch(r"-?[0-9]{1,10}", columns[-1]):
         raise InputError(f"expected query id, text id and grade at {where}, got {line.strip()!r}")
     return columns[0], columns[-2], int(columns[-1])
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polyrank.errors import InputError
-from polyrank.training.config import RerankConfig, from_mapping, read_object
+from polyrank.training.config import RerankConfig, read_object
+from polyrank.training.typed import from_mapping
 
 __all__ = ["recipe_names", "recipe_run"]
 

@@ -67,9 +67,17 @@ def _check_room(config: RerankConfig, checkpoint: Checkpoint, whose: str) -> Non
 def build_objective(config: RerankConfig, device: str) -> Reranking:
     """What a run learns from its groups, and from its teachers where it has some.
 
-    Raises InputError for groups that cannot be read, and what `load_teachers` raises.
+    Raises InputError for groups that cannot be read and for pairs without room for a text, and
+    what `load_teachers` raises.
     """
     tokenizer = PairTokenizer.from_folder(config.model)
+    least = len(tokenizer.template) + 2
+    for part in config.data.parts:
+        if part.max_length < least:
+            raise InputError(
+                f"expected a max_length of at least {least} tokens, to have room for a pair, got "
+                f"{part.max_length} for {part.path}"
+            )
     if not config.teachers:
         return Reranking(config.data, config.loss, tokenizer)
     return FromTeachers(

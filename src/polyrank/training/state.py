@@ -13,6 +13,7 @@ import torch
 
 from polyrank.checkpoint import Checkpoint, save_checkpoint
 from polyrank.errors import CheckpointError
+from polyrank.stated import COMPANIONS
 from polyrank.torch_backend.encoder import CrossEncoder
 
 __all__ = ["export_model", "has_state", "load_state", "prune_models", "save_state", "write_json"]
@@ -65,7 +66,7 @@ def export_model(
     shutil.rmtree(part, ignore_errors=True)
     save_checkpoint(part, checkpoint, layout="native")
     if tokenizer_folder is not None:
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        for name in ("tokenizer.json", "special_tokens_map.json", *COMPANIONS):
             if (tokenizer_folder / name).exists():
                 shutil.copyfile(tokenizer_folder / name, part / name)
     shutil.rmtree(folder, ignore_errors=True)

@@ -41,7 +41,7 @@ class OnnxJudge:
         path = _graph(folder)
         self._session = _open(path, threads or available_cpus())
         self._tokenizer = PairTokenizer.from_folder(folder)
-        limit = max_length or self._tokenizer.max_length or _LIMIT
+        limit = max_length or self._tokenizer.stated.max_length or _LIMIT
         self._truncation = Truncation(max_length=limit)
         self._inputs = {i.name for i in self._session.get_inputs()}
         self.name = f"onnx:{folder.resolve().name}"
