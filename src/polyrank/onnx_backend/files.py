@@ -28,7 +28,7 @@ from polyrank.values import Encoding, pack
 __all__ = ["Verified", "write_packed"]
 
 _LARGEST_FP16 = 6e4
-_SAMPLES = 16
+_SAMPLES = 32
 # fp32 sums in another order; int8 rounds every row of every layer. A wrong graph is off by more
 # than the logits' own spread.
 _TOLERANCE = {"fp32": 1e-3, "int8": 0.5}

@@ -214,7 +214,7 @@ async def _score_pairs(pairs: Sequence[tuple[str, str]], body: Options, call: Ca
         )
     return await call.score(
         pairs,
-        truncate=limit is not None or body.max_tokens_per_doc is not None,
+        truncate=limit is not None,
         left=body.truncation_side == "left",
         max_text_tokens=body.max_tokens_per_doc,
         priority=body.priority or 0,
