@@ -60,3 +60,8 @@ def test_threads_are_those_asked_for_then_those_of_the_environment(
     monkeypatch.setenv("POLYRANK_THREADS", "two")
     with pytest.raises(InputError, match="POLYRANK_THREADS"):
         thread_count()
+    monkeypatch.setenv("POLYRANK_THREADS", "100000")
+    with pytest.raises(InputError, match="at most"):
+        thread_count()
+    with pytest.raises(InputError, match="at most"):
+        thread_count(5000)

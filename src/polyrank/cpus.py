@@ -13,17 +13,20 @@ from polyrank.errors import InputError
 
 __all__ = ["available_cpus", "thread_count"]
 
+_MOST = 256  # threads that nobody is stopped from asking for, however few CPUs there are
+
 
 def thread_count(threads: int | None = None) -> int:
     """CPU threads for a backend: `threads`, else `POLYRANK_THREADS`, else the CPUs we may use."""
-    if threads is not None:
-        return threads
     stated = os.environ.get("POLYRANK_THREADS", "").strip()
-    if not stated:
+    if threads is None and not stated:
         return available_cpus()
-    if not stated.isdecimal() or int(stated) < 1:
+    if threads is None and (not stated.isdecimal() or int(stated) < 1):
         raise InputError(f"expected POLYRANK_THREADS as a positive integer, got {stated!r}")
-    return int(stated)
+    count, most = int(stated) if threads is None else threads, max(_MOST, os.cpu_count() or 1)
+    if count > most:
+        raise InputError(f"expected at most {most} threads on this machine, got {count}")
+    return count
 
 
 def available_cpus(root: Path = Path("/")) -> int:

@@ -64,6 +64,12 @@ def test_out_is_replaced_only_by_force_and_only_where_it_is_a_model(
     assert (out / "mine.txt").exists()
     assert polyrank(*convert, "--force").code == 0
     assert not (out / "mine.txt").exists()
+    (out / "step-000004").mkdir()
+    ran = polyrank(*convert, "--force")
+    assert (ran.code, "found step-000004" in ran.err) == (1, True)
+    (out / "step-000004").rmdir()
+    (out / "config.json").write_text('{"loop": {"steps": 4}}')  # of a training run
+    assert polyrank(*convert, "--force").code == 1
     (out / "config.json").unlink()
     assert polyrank(*convert, "--force").code == 1
     assert list(tmp_path.iterdir()) == [out]  # nothing stays beside it
@@ -96,6 +102,25 @@ def test_a_failure_leaves_everything_as_it_was(
     monkeypatch.setattr(shutil, "copyfile", fail)
     ran = polyrank("convert", tiny_model, out, "--layout", "official", "--force")
     assert (ran.code, ran.err) == (1, "error: the disk is full\n")
+    assert (out / "config.json").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_was_there_comes_back_where_the_new_one_cannot_take_its_place(
+    polyrank: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert polyrank("convert", tiny_model, out, "--layout", "native").code == 0
+    before = (out / "config.json").read_bytes()
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert polyrank("convert", tiny_model, out, "--layout", "official", "--force").code == 130
     assert (out / "config.json").read_bytes() == before
     assert list(tmp_path.iterdir()) == [out]
 

@@ -41,6 +41,16 @@ def test_the_version_is_the_package_s() -> None:
     assert run_process("--version") == Ran(0, f"{polyrank.__version__}\n", "")
 
 
+def test_ctrl_c_within_an_import_is_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text(
+        "try:\n    raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt as error:\n    raise ImportError('failed') from error\n"
+    )
+    (tmp_path / "in").write_text("w1\tw2\n")
+    ran = run_process("score", tmp_path / "in", env={"PYTHONPATH": str(tmp_path)})
+    assert (ran.code, ran.err) == (130, "")
+
+
 def test_help_teaches_by_example() -> None:
     ran = run_process("--help")
     assert ran.code == 0

@@ -131,11 +131,14 @@ def test_resume_starts_a_file_that_is_not_there(polyrank: Run, model: str, tmp_p
 def test_an_output_with_content_is_never_lost(polyrank: Run, model: str, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.write_text("w1\tw2\nw3\tw4\n")
+    scores = "0.500000000000\n"
     for content, options, words in (
-        ("0.5\n", [], "--resume"),
-        ("0.5\n0.5\n0.5\n", ["--resume"], "at most 2 lines"),
-        ("0.5\n", ["--resume", "--json"], "expected JSON lines"),
-        ('{"score": 1}\n', ["--resume"], "expected plain lines"),
+        (scores, [], "--resume"),
+        (3 * scores, ["--resume"], "at most 2 lines"),
+        (scores, ["--resume", "--json"], "expected lines of JSON"),
+        (scores, ["--resume", "--logits"], "expected lines of logits"),
+        ("1.5510788\n", ["--resume"], "expected lines of scores"),
+        ('{"score": 1}\n', ["--resume"], "expected lines of scores"),
     ):
         out.write_text(content)
         ran = polyrank("score", source, "-m", model, "-o", out, *options)

@@ -161,6 +161,19 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
         except OSError:
             _drop_stdout()
         raise typer.Exit(1) from None
+    except Exception as error:
+        if _interrupted(error):
+            raise typer.Exit(130) from None
+        raise
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a module that it met in its import says ImportError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _drop_stdout() -> None:

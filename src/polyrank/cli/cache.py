@@ -8,6 +8,7 @@ import typer
 
 from polyrank.cli import options as o
 from polyrank.cli.printing import json_line, note
+from polyrank.errors import InputError
 
 __all__ = ["cache"]
 
@@ -46,4 +47,9 @@ def clear(
     from polyrank.onnx_backend.conversions import clear_conversions
 
     removed = clear_conversions(model)
+    if model is not None and not removed:
+        raise InputError(
+            f"expected a conversion of {model} to remove, found none; `polyrank cache list` shows "
+            "what there is"
+        )
     note(f"removed {len(removed)} conversions, {sum(c.bytes for c in removed) / 1e6:.0f} MB")

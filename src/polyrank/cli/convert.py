@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -15,7 +15,7 @@ import typer
 from polyrank.cli import options as o
 from polyrank.cli.printing import note
 from polyrank.errors import InputError
-from polyrank.stated import COMPANIONS
+from polyrank.stated import COMPANIONS, read_json
 
 __all__ = ["Layout", "Packed", "convert"]
 
@@ -132,21 +132,31 @@ def _check_out(out: Path, source: Path, force: bool) -> None:
         return
     if not force:
         raise InputError(f"expected a new or empty folder at {out}, got files; pass --force")
-    if not (out / "config.json").is_file():
-        raise InputError(f"expected a model's folder to replace at {out}, found no config.json")
+    if not (out / "config.json").is_file() or "model_type" not in read_json(out / "config.json"):
+        raise InputError(
+            f"expected a model's folder to replace at {out}, found no config.json of a model"
+        )
+    if folders := sorted(p.name for p in out.iterdir() if p.is_dir()):
+        raise InputError(
+            f"expected a model's folder without others in it to replace at {out}, found "
+            f"{', '.join(folders[:3])}; remove {out} yourself, or give another OUT"
+        )
 
 
 @contextmanager
 def _written_aside(out: Path) -> Iterator[Path]:
     """A folder beside OUT that takes its place when everything in it is written."""
     out = out.resolve()
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{what}") for what in ("new", "old"))
-    new.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
+        new, old = Path(aside, "new"), Path(aside, "old")
+        new.mkdir()
         yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        except BaseException:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from polyrank.cli.chunks import Chunk
 from polyrank.cli.reading import place
 from polyrank.errors import InputError
 
-__all__ = ["cannot_write", "check_output", "continue_output", "open_output"]
+__all__ = ["Kind", "cannot_write", "check_output", "continue_output", "open_output"]
+
+Kind = Literal["JSON", "scores", "logits"]
 
 _BLOCK = 1 << 20
+_SCORE = re.compile(rb"[01]\.[0-9]{12}\n")  # as `score_text` writes it
 
 
 def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
@@ -62,7 +66,7 @@ def _check_apart(path: str, source: BinaryIO) -> None:
 
 
 def continue_output(
-    file: BinaryIO, chunks: Iterator[Chunk], *, as_json: bool, where: str
+    file: BinaryIO, chunks: Iterator[Chunk], *, kind: Kind, where: str
 ) -> tuple[int, Iterator[Chunk]]:
     """Find the first chunk that is not written in full, and drop what is written of it.
 
@@ -72,17 +76,25 @@ def continue_output(
     if not file.seek(0, os.SEEK_END):
         return 0, chunks
     file.seek(0)
-    first = file.read(1)
-    if (first == b"{") != as_json:
-        wanted, got = ("JSON", "plain") if as_json else ("plain", "JSON")
+    got = _kind(file.readline())
+    if got not in (None, kind):
         raise InputError(
-            f"expected {wanted} lines in {where} to continue, got {got} ones; give the options "
-            "of the first run"
+            f"expected lines of {kind} in {where} to continue, got {got}; give the options of the "
+            "first run"
         )
     written = _count_lines(file)
     kept, left = _skip(chunks, written, where)
     _keep_lines(file, kept)
     return kept, left
+
+
+def _kind(line: bytes) -> Kind | None:
+    """What a line holds; None for one that is cut."""
+    if line.startswith(b"{"):
+        return "JSON"
+    if not line.endswith(b"\n"):
+        return None
+    return "scores" if _SCORE.fullmatch(line) else "logits"
 
 
 def _skip(chunks: Iterator[Chunk], written: int, where: str) -> tuple[int, Iterator[Chunk]]:

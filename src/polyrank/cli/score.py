@@ -83,7 +83,7 @@ def score(
     if logits and as_json:
         raise typer.BadParameter("expected --logits or --json, got both; --json has the logits")
     from polyrank.cli.chunks import read_chunks, score_chunks
-    from polyrank.cli.resume import continue_output, open_output
+    from polyrank.cli.resume import Kind, continue_output, open_output
 
     with ExitStack() as stack:
         source = stack.enter_context(open_bytes(file))
@@ -91,7 +91,8 @@ def score(
         sink, done = sys.stdout.buffer, 0
         if output is not None:
             sink = stack.enter_context(open_output(output, source, resume=resume))
-            done, chunks = continue_output(sink, chunks, as_json=as_json, where=place(output))
+            kind: Kind = "JSON" if as_json else "logits" if logits else "scores"
+            done, chunks = continue_output(sink, chunks, kind=kind, where=place(output))
         first = next(chunks, None)
         if first is None:  # the model is not loaded for nothing
             note(f"nothing to score after {done} lines" if done else "nothing to score")

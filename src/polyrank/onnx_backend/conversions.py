@@ -15,7 +15,7 @@ from pathlib import Path
 
 from polyrank.checkpoint import PACKED_FILE, load_checkpoint, packed_metadata
 from polyrank.errors import BackendError, CheckpointError
-from polyrank.models import ModelFolder, cache_folder, fingerprint
+from polyrank.models import ALIASES, ModelFolder, cache_folder, fingerprint
 from polyrank.onnx_backend.layout import FORMAT, GRAPH_FILE, GRAPH_VERSION, Precision
 
 __all__ = ["Conversion", "cached_conversions", "clear_conversions", "packed_dtype", "packed_folder"]
@@ -67,13 +67,21 @@ def packed_folder(model: ModelFolder, precision: Precision) -> Path:
     return target
 
 
-def _whole(target: Path) -> bool:
-    """Whether a conversion is there, with as many bytes as were written."""
+def _whole(target: Path) -> Conversion | None:
+    """The conversion in a folder, where it is there with as many bytes as were written."""
     try:
         size = sum((target / name).stat().st_size for name in (GRAPH_FILE, PACKED_FILE))
-        return bool(json.loads((target / _ABOUT).read_text(encoding="utf-8"))["bytes"] == size)
-    except (OSError, ValueError, KeyError):
-        return False
+        row = json.loads((target / _ABOUT).read_text(encoding="utf-8"))
+        found = Conversion(
+            path=target,
+            model=row["model"],
+            revision=row["revision"],
+            dtype=row["dtype"],
+            bytes=row["bytes"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.bytes == size else None
 
 
 def _convert(model: ModelFolder, precision: Precision, digest: str, target: Path) -> None:
@@ -123,19 +131,22 @@ class Conversion:
 def cached_conversions() -> Iterator[Conversion]:
     """Every complete conversion in the cache."""
     for about in sorted(_root().glob(f"*/{_ABOUT}")):
-        row = json.loads(about.read_text(encoding="utf-8"))
-        yield Conversion(
-            path=about.parent,
-            model=row["model"],
-            revision=row["revision"],
-            dtype=row["dtype"],
-            bytes=row["bytes"],
-        )
+        if found := _whole(about.parent):
+            yield found
 
 
 def clear_conversions(model: str | None = None) -> list[Conversion]:
-    """Remove the conversions of a model, by name; None: all, incomplete ones too."""
-    removed = [c for c in cached_conversions() if model in (None, c.model)]
+    """Remove the conversions of a model: by its name, hub id or folder; None: all, incomplete
+    ones too."""
+    folder = Path(model or "").expanduser()
+    if model is None:
+        removed = list(cached_conversions())
+    elif folder.is_dir():
+        digest = fingerprint(folder)
+        removed = [c for c in cached_conversions() if c.path.name.startswith(digest)]
+    else:
+        names = (model, ALIASES.get(model))
+        removed = [c for c in cached_conversions() if c.model in names]
     for conversion in removed:
         shutil.rmtree(conversion.path)
     if model is None:

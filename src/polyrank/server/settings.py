@@ -158,7 +158,7 @@ class ServerSettings:
     otlp_endpoint: str | None = _setting(
         None,
         "Where a span of each request goes, by OTLP over HTTP (http://collector:4318). "
-        "OTEL_EXPORTER_OTLP_ENDPOINT is read too. Needs polyrank[otel].",
+        "OTEL_EXPORTER_OTLP_ENDPOINT is read too. Needs the extra `otel`.",
         "Operation",
     )
     cache_pairs: int = _setting(
