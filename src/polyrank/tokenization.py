@@ -132,7 +132,8 @@ class PairTokenizer:
                 f"AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r}) writes one"
             )
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            # Not from_file: it takes a path in UTF-8 only.
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
         except Exception as error:
             raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
         return cls(tokenizer, read_stated(folder), where=str(path))

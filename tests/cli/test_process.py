@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,9 @@ def test_utf8_goes_through_whatever_the_locale_says(tiny_model: Path, tmp_path: 
     assert ran.code == 0
     assert '"text": "植物吃什么"' in ran.out
     assert "grün.txt:1" in ran.out
+    shutil.copytree(tiny_model, tmp_path / "mödel")
+    again = run_process("rank", "wie groß?", "--json", "-m", tmp_path / "mödel", file, env=ASCII)
+    assert again.code == 0
     missing = run_process("rank", "wie groß?", tmp_path / "weiß.txt", env=ASCII)
     assert missing.code == 1
     assert "weiß.txt" in missing.err

@@ -123,6 +123,7 @@ def test_bad_input_is_an_error_that_names_the_line(polyrank: Run, tmp_path: Path
     for content, options, words in (
         (b"w1\nw\xff2\n", [], ["UTF-8", "0xff", "byte 2 of", ":2"]),
         (b"w1\n\nw\xff2\n", ["--whole"], ["UTF-8", "0xff", "line 3"]),
+        ("w1\nw2\n".encode("utf-16-le"), [], ["UTF-8", "NUL", ":1", "UTF-16?"]),
         (b'{"text": "w1"}\n{"txt": "w1"}\n', ["--jsonl"], ["`text`", ":2", "txt"]),
         (b'{"text": 5}\n', ["--jsonl"], ["string", "int", ":1"]),
         (b'{"text": "w1"\n', ["--jsonl"], ["JSON object", ":1"]),

@@ -119,6 +119,8 @@ def _line(raw: bytes, here: str) -> str:
 
 
 def _decode(raw: bytes, here: str) -> str:
+    if raw.count(0) > len(raw) // 4:
+        raise InputError(f"expected UTF-8, got many NUL bytes at {here}: UTF-16? Convert it first")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
