@@ -101,6 +101,7 @@ def bert_tokenizer(folder: Path, **config: object) -> PairTokenizer:
     ("config", "read"),
     [
         ({}, ["a", "e", "北", "京"]),
+        ({"do_lower_case": None}, ["a", "e", "北", "京"]),
         ({"do_lower_case": False}, ["A", "é", "北", "京"]),
         ({"strip_accents": False}, ["a", "é", "北", "京"]),
         ({"tokenize_chinese_chars": False}, ["a", "e", "北京"]),

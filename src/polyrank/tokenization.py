@@ -166,6 +166,7 @@ class PairTokenizer:
         return (
             self.template == other.template
             and self.stated.lower_case == other.stated.lower_case
+            and self.stated.prompt == other.stated.prompt
             and self._tokenizer.to_str() == other._tokenizer.to_str()
         )
 
@@ -343,9 +344,9 @@ def _overrule(tokenizer: Tokenizer, stated: Mapping[str, Any]) -> None:
             ("strip_accents", "strip_accents"),
             ("tokenize_chinese_chars", "handle_chinese_chars"),
         ):
-            if key in stated:
+            if isinstance(stated.get(key), bool):
                 setattr(normalizer, name, stated[key])
         tokenizer.normalizer = normalizer
-    if isinstance(splitter, ByteLevel) and "add_prefix_space" in stated:
+    if isinstance(splitter, ByteLevel) and isinstance(stated.get("add_prefix_space"), bool):
         splitter.add_prefix_space = stated["add_prefix_space"]
         tokenizer.pre_tokenizer = splitter
