@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from polyrank.errors import CheckpointError, InputError, ModelNotFoundError
@@ -125,17 +125,11 @@ def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFol
 
     at = f" at revision {revision!r}" if revision else ""
     wanted = [*_DECIDING, "README.md"]
+    fetch = partial(snapshot_download, name, local_files_only=bool(offline))
     try:
-        path = snapshot_download(
-            name, revision=revision, allow_patterns=wanted, local_files_only=bool(offline)
-        )
+        path = fetch(revision=revision, allow_patterns=wanted)
         if (Path(path) / _PACKED).exists():  # graphs of others are large, and of no use here
-            path = snapshot_download(
-                name,
-                revision=Path(path).name,
-                allow_patterns=[*wanted, _GRAPH],
-                local_files_only=bool(offline),
-            )
+            path = fetch(revision=Path(path).name, allow_patterns=[*wanted, _GRAPH])
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
             f"expected {name}{at} in the hub's cache on this machine, found none, and the hub was "

@@ -111,9 +111,11 @@ class PairTokenizer:
         template = _find_template(tokenizer, where)
         typed = template.text_is_type_1 and stated.token_types
         self.template = replace(template, text_is_type_1=typed)
-        if stated.max_length is not None and stated.max_length < len(template) + 2:
+        self.least = len(template) + 2
+        """Tokens of the shortest pair that has a query and a text."""
+        if stated.max_length is not None and stated.max_length < self.least:
             raise CheckpointError(
-                f"expected a limit of at least {len(template) + 2} tokens for a pair beside "
+                f"expected a limit of at least {self.least} tokens for a pair beside "
                 f"{where}, got {stated.max_length}"
             )
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -152,12 +154,11 @@ class PairTokenizer:
         return self._in_range("window", window, limit)
 
     def _in_range(self, name: str, given: int, most: int) -> int:
-        least = len(self.template) + 2
         if isinstance(given, bool) or not isinstance(given, int):
             raise InputError(f"expected {name} as an integer, got {given!r}")
-        if not least <= given <= most:
+        if not self.least <= given <= most:
             raise InputError(
-                f"expected {name} from {least} to {most} tokens for this model, got {given}"
+                f"expected {name} from {self.least} to {most} tokens for this model, got {given}"
             )
         return given
 

@@ -46,9 +46,10 @@ class Encoder:
         Of a very long text only the beginning is read, where that is cut already: the rest would
         change nothing but how many tokens were given, and takes seconds. Windows read all of it.
         """
-        if reranker.on_overflow == "windows":
-            return await self._encode(reranker, pairs, max_text_tokens)
         most = _CHARACTERS_PER_TOKEN * reranker.max_length
+        long = any(len(query) > most or len(text) > most for query, text in pairs)
+        if not long or reranker.on_overflow == "windows":
+            return await self._encode(reranker, pairs, max_text_tokens)
         # Once for each text: a query that all pairs share would be copied for each of them.
         start = {text: text[:most] for pair in pairs for text in pair}
         beginnings = [(start[query], start[text]) for query, text in pairs]

@@ -71,12 +71,11 @@ def build_objective(config: RerankConfig, device: str) -> Reranking:
     what `load_teachers` raises.
     """
     tokenizer = PairTokenizer.from_folder(config.model)
-    least = len(tokenizer.template) + 2
     for part in config.data.parts:
-        if part.max_length < least:
+        if part.max_length < tokenizer.least:
             raise InputError(
-                f"expected a max_length of at least {least} tokens, to have room for a pair, got "
-                f"{part.max_length} for {part.path}"
+                f"expected a max_length of at least {tokenizer.least} tokens, to have room for a "
+                f"pair, got {part.max_length} for {part.path}"
             )
     if not config.teachers:
         return Reranking(config.data, config.loss, tokenizer)
