@@ -18,7 +18,7 @@ from polyrank.cli.runs import alone
 
 from .conftest import Ran
 from .test_mine import files_of
-from .test_train import logged, press_ctrl_c, write
+from .test_train import interrupt, logged, write
 
 Run = Callable[..., Ran]
 
@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
     assert polyrank("pretrain", config, "--out", tmp_path / "whole").code == 0
     cut = tmp_path / "cut"
     with monkeypatch.context() as patched:
-        press_ctrl_c(patched, in_step=2)
+        interrupt(patched, step=2)
         stopped = polyrank("pretrain", config, "--out", cut)
     assert stopped.code == 130
     assert stopped.err == "stopped after step 2 of 3; the same command goes on from there\n"

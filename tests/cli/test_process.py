@@ -52,6 +52,22 @@ def test_ctrl_c_within_an_import_is_ctrl_c(tmp_path: Path) -> None:
     assert (ran.code, ran.err) == (130, "")
 
 
+@posix
+def test_sigterm_clears_away_what_is_half_written(tiny_model: Path, tmp_path: Path) -> None:
+    program = (
+        "import signal, polyrank.checkpoint as checkpoint, polyrank.cli.app as app\n"
+        "write = checkpoint.save_checkpoint\n"
+        "def killed(*a, **k): write(*a, **k); signal.raise_signal(signal.SIGTERM)\n"
+        "checkpoint.save_checkpoint = killed\n"
+        "app.run()\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", program, "convert", tiny_model, out, "--layout", "official"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (143, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_teaches_by_example() -> None:
     ran = run_process("--help")
     assert ran.code == 0

@@ -77,18 +77,20 @@ def logged(folder: Path, kind: str, key: str) -> dict[int, float]:
     return {row["step"]: row[key] for row in rows if row["kind"] == kind}
 
 
-def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, *, in_step: int, times: int = 1) -> None:
-    """Have Ctrl-C pressed when a step (1 is the first) is half way through."""
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, *, step: int, times: int = 1, how: int = signal.SIGINT
+) -> None:
+    """Have Ctrl-C pressed, or SIGTERM sent, when a step (1 is the first) is half way through."""
     taken = loop.run_step
 
-    def step(*args: Any) -> Any:
+    def run_step(*args: Any) -> Any:
         report = taken(*args)
-        if args[-1] == in_step - 1:
+        if args[-1] == step - 1:
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(how)
         return report
 
-    monkeypatch.setattr(loop, "run_step", step)
+    monkeypatch.setattr(loop, "run_step", run_step)
 
 
 def test_a_config_makes_a_model_that_learned_its_groups(
@@ -184,15 +186,16 @@ def test_a_dry_run_shows_pairs_tokens_and_duration_and_writes_nothing(
     assert " tokens, about " in ran.lines[-1]
 
 
-def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
-    polyrank: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_the_step_and_the_same_command_goes_on(
+    polyrank: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int
 ) -> None:
     assert polyrank("train", config, "--out", tmp_path / "whole").code == 0
     cut = tmp_path / "cut"
     with monkeypatch.context() as patched:
-        press_ctrl_c(patched, in_step=3)
+        interrupt(patched, step=3, how=how)
         stopped = polyrank("train", config, "--out", cut)
-    assert stopped.code == 130
+    assert stopped.code == 128 + how
     assert stopped.err == "stopped after step 3 of 6; the same command goes on from there\n"
     assert (cut / "step-000003" / "model.safetensors").exists()
     assert torch.load(cut / "state.pt", weights_only=True)["step"] == 3
@@ -206,7 +209,7 @@ def test_a_second_ctrl_c_does_not_wait(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        press_ctrl_c(patched, in_step=3, times=2)
+        interrupt(patched, step=3, times=2)
         stopped = polyrank("train", config, "--out", out)
     assert stopped.code == 130
     assert stopped.err == "stopped before the first checkpoint; the same command starts anew\n"

@@ -1,6 +1,7 @@
 """The commands put together, and what the process answers: streams in UTF-8, exit codes.
 
-0 done; 1 an error, said on stderr; 2 wrong usage; 130 Ctrl-C; 141 the reader of our output left.
+0 done; 1 an error, said on stderr; 2 wrong usage; 130 Ctrl-C; 141 the reader of our output left;
+143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from polyrank.cli.calibrate import calibrate
 from polyrank.cli.convert import convert
 from polyrank.cli.eval import evaluate
 from polyrank.cli.info import info
+from polyrank.cli.interrupts import exit_code, heed_sigterm
 from polyrank.cli.mine import mine
 from polyrank.cli.options import Debug, wants_debug
 from polyrank.cli.pretrain import pretrain
@@ -53,7 +55,7 @@ Examples:
   polyrank score pairs.tsv --output scores.txt --resume
 
 Output is a table on a terminal and tab-separated lines elsewhere. Messages go to stderr. Exit
-codes: 0 done, 1 an error, 2 wrong usage, 130 Ctrl-C, 141 the reader of a pipe left.
+codes: 0 done, 1 an error, 2 wrong usage, 130 Ctrl-C, 141 the reader of a pipe left, 143 SIGTERM.
 `polyrank COMMAND --help` says the rest.
 """
 
@@ -95,6 +97,7 @@ app.add_typer(cache)
 
 def run() -> None:
     """Run the command that argv asks for; ends the process."""
+    heed_sigterm()
     _open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -144,8 +147,8 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        raise typer.Exit(exit_code(error)) from None
     except (BrokenPipeError, SystemExit) as end:
         # Rich makes SystemExit(1) of a broken pipe.
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
@@ -162,18 +165,16 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
             _drop_stdout()
         raise typer.Exit(1) from None
     except Exception as error:
-        if _interrupted(error):
-            raise typer.Exit(130) from None
+        if (behind := _interrupt_behind(error)) is not None:
+            raise typer.Exit(exit_code(behind)) from None
         raise
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: a module that it met in its import says ImportError."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt behind an error: a module that it met in its import says ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return False
+    return error
 
 
 def _drop_stdout() -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polyrank.cli.interrupts import interrupt
 from polyrank.cli.printing import note
 from polyrank.errors import InputError, MissingDependencyError
 
@@ -107,10 +108,10 @@ class Watch:
 
     def __init__(self, bar: Progress | None, task: TaskID | None, *, silent: bool) -> None:
         self._bar, self._task, self._silent = bar, task, silent
-        self.stopping = False
-        """Whether Ctrl-C was pressed."""
+        self.stopping: KeyboardInterrupt | None = None
+        """What asked the run to stop: Ctrl-C or SIGTERM."""
         self.kept: tuple[int, int] | None = None
-        """(step, steps of the run) of the state that Ctrl-C left; None: it did not wait for one."""
+        """(step, steps of the run) of the state kept at the stop; None: it did not wait for one."""
         self.steps = 0
         """Steps that were taken."""
 
@@ -120,18 +121,18 @@ class Watch:
             print(line, flush=True)
 
     def progress(self, done: int, total: int) -> None:
-        """A step was taken. Raises KeyboardInterrupt where Ctrl-C came meanwhile."""
+        """A step was taken. Raises KeyboardInterrupt where it is asked to stop."""
         self.steps += 1
         self._show("step", done, total)
-        if self.stopping:
+        if self.stopping is not None:
             self.kept = (done, total)
-            raise KeyboardInterrupt
+            raise self.stopping
 
     def pairs(self, done: int, total: int) -> None:
         """So many pairs of an evaluation are scored. Raises KeyboardInterrupt as `progress`."""
         self._show("evaluating", done, total)
-        if self.stopping:
-            raise KeyboardInterrupt
+        if self.stopping is not None:
+            raise self.stopping
 
     def finished(self, model: Path) -> None:
         """Say where the model is."""
@@ -149,8 +150,8 @@ def running(folder: Path, device: str) -> Iterator[tuple[str, Watch]]:
     """Watch a run into `folder`: its log on stdout, and a bar on stderr where that is a terminal.
 
     Joins the processes that torchrun started, of which the first one speaks; gives the device of
-    this one. The first Ctrl-C waits for the end of the step, a second one does not; where there are
-    several processes none waits, since each would end another step.
+    this one. The first Ctrl-C or SIGTERM waits for the end of the step, a second one does not;
+    where there are several processes none waits, since each would end another step.
     """
     from polyrank.training.parallel import joined, rank, world
 
@@ -172,20 +173,28 @@ def running(folder: Path, device: str) -> Iterator[tuple[str, Watch]]:
 
 @contextmanager
 def _first_interrupt(watch: Watch, *, waits: bool) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    before = {
+        number: signal.getsignal(number) or signal.SIG_DFL
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
 
     def stop(number: int, frame: object) -> None:
-        watch.stopping = True
-        signal.signal(signal.SIGINT, before)
+        watch.stopping = interrupt(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         with suppress(OSError):  # not by print, which may be at work at this very moment
             os.write(2, b"stopping after this step; Ctrl-C once more stops at once\n")
 
     if waits:
-        signal.signal(signal.SIGINT, stop)
+        for number in before:
+            signal.signal(number, stop)
+    else:  # a process that waits for another one in a collective hears only this
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _farewell(watch: Watch, folder: Path) -> str:
