@@ -214,6 +214,7 @@ class PairTokenizer:
             tokens_given=given,
             query_cut=len(query) - kept_query,
             text_cut=len(text) - len(read),
+            limit_cut=len(query) - kept_query + len(text[: truncation.max_text_tokens]) - len(read),
             windows=tuple(parts) if len(parts) > 1 else (),
         )
 

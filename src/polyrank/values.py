@@ -43,6 +43,8 @@ class Encoding:
     """Tokens taken from the end of the query."""
     text_cut: int = 0
     """Tokens taken from the end of the text."""
+    limit_cut: int = 0
+    """How many of these the limit took; the others are over `max_text_tokens`."""
     windows: tuple[Encoding, ...] = ()
     """The parts that a pair over the limit is read in, `ids` being the first; the pair's logit is
     the highest of theirs. None: the pair is read whole."""

@@ -103,7 +103,10 @@ def test_cohere_v2(client: Client, scores: list[float]) -> None:
 
 
 def test_cohere_v1_reads_objects_and_their_fields(client: Client, reranker: Reranker) -> None:
-    documents = [{"title": "w10", "text": "w20"}, {"title": "w11", "text": "w21 w22"}]
+    documents = [
+        {"title": "w10", "text": "w20", "id": 7, "tags": ["a", None]},
+        {"title": "w11", "text": "w21 w22"},
+    ]
     body = {"query": QUERY, "documents": documents, "rank_fields": ["title", "text"]}
     r = client.post("/cohere/v1/rerank", {**body, "return_documents": True})
     assert keys(r.text).endswith(
@@ -112,9 +115,26 @@ def test_cohere_v1_reads_objects_and_their_fields(client: Client, reranker: Rera
     expected = reranker.score([(QUERY, "w10\nw20"), (QUERY, "w11\nw21 w22")])
     for row in r.json()["results"]:
         assert row["relevance_score"] == pytest.approx(float(expected[row["index"]]), abs=1e-5)
-        assert "\n" in row["document"]["text"]
-    bad = client.post("/cohere/v1/rerank", {"query": QUERY, "documents": [{"title": "w1"}]})
-    assert bad.status_code == 400
+        assert row["document"] == documents[row["index"]]
+    r = client.post(
+        "/v1/rerank", {"query": QUERY, "documents": [{"title": "w1"}], "rank_fields": ["title"]}
+    )
+    assert r.json()["results"][0]["document"] == {"text": "w1", "title": "w1"}
+    for document, came in (({"title": "w1"}, "none"), ({"text": 5}, "a number")):
+        bad = client.post("/cohere/v1/rerank", {"query": QUERY, "documents": ["w1", document]})
+        assert bad.status_code == 400
+        assert bad.json()["message"] == (
+            "invalid request: document at index 1: expected a text in field `text` of a document, "
+            f"got {came}"
+        )
+
+
+def test_ragflow_writes_booleans_as_strings(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "return_len": "true"}
+    for word, shown in (("true", True), ("false", False)):
+        r = client.post("/v1/rerank", {**body, "return_documents": word})
+        assert ["document" in row for row in r.json()["results"]] == [shown] * len(DOCUMENTS)
+    assert client.post("/v1/rerank", {**body, "return_documents": "yes"}).status_code == 422
 
 
 def test_the_common_form_suits_every_client_of_v1(client: Client, scores: list[float]) -> None:
@@ -125,7 +145,8 @@ def test_the_common_form_suits_every_client_of_v1(client: Client, scores: list[f
         '"usage":{"total_tokens":0,"prompt_tokens":0},'
         '"results":[{"index":0,"relevance_score":0,"document":{"text":"w11 w10 w12"}}],'
         '"data":[{"index":0,"relevance_score":0}],'
-        '"meta":{"api_version":{"version":"1"},"billed_units":{"search_units":0}}}'
+        '"meta":{"api_version":{"version":"1"},"billed_units":{"search_units":0},'
+        '"tokens":{"input_tokens":0,"output_tokens":0}}}'
     ).replace("w11 w10 w12", DOCUMENTS[best_first(scores)[0]])
     for all_of_them in (None, 0, 9):
         rows = client.post("/v1/rerank", {**body, "top_n": all_of_them}).json()["results"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -83,6 +84,56 @@ def test_a_body_that_is_no_json_is_refused(client: Client, path: str, body: byte
     r = client.post(path, body, headers={"content-type": "application/json"})
     assert r.status_code == (422 if path in ("/v1/rerank", "/infinity/rerank") else 400)
     assert form(path, r)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "words"),
+    [
+        (b"\x1f\x8b\x08", {"content-encoding": "gzip"}, "as it is, got Content-Encoding gzip"),
+        (b"--x\r\n", {"content-type": "multipart/form-data; boundary=x"}, "got multipart/form-"),
+        (b'{"query": "caf\xe9"}', {}, "expected UTF-8, got byte 0xe9 at 14"),
+        ("{}".encode("utf-16-le"), {}, "expected UTF-8, got a zero byte, as UTF-16 has them"),
+        (
+            json.dumps(json.dumps({"query": "w1"})).encode(),
+            {},
+            "got a string; was the body encoded",
+        ),
+        (b"[]", {}, "expected a JSON object, got a list"),
+    ],
+)
+def test_what_came_instead_of_json_is_named(
+    client: Client, body: bytes, headers: dict[str, str], words: str
+) -> None:
+    r = client.post("/reranks", body, headers=headers)
+    assert r.status_code == 400
+    assert words in r.json()["message"]
+
+
+def test_a_byte_order_mark_is_passed_over(client: Client) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(GOOD["/v2/rerank"]).encode()
+    assert client.post("/v2/rerank", body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/vllm/rerank", {"query": "w1", "documents": ["w1", "w2", None]}, "documents[2]"),
+        ("/v1/rerank", {"query": "w1", "documents": ["w1", None]}, "documents[1]"),
+        ("/v1/rerank", {"query": "w1", "documents": [{"text": "a", "n": [1e999]}]},
+         "documents[0].n[0]"),
+        ("/score", {"text_1": "w1", "text_2": [{"content": [{"type": "image_url"}]}]},
+         "text_2[0].content[0].type"),
+        ("/score", {"text_1": "w1", "text_2": [{"text": "a"}]}, "text_2[0].content"),
+        ("/vllm/rerank", {"query": "w1"}, "documents"),
+    ],
+)  # fmt: skip
+def test_an_error_says_where_the_wrong_thing_is(
+    client: Client, path: str, body: Any, param: str
+) -> None:
+    sent = json.dumps(body).replace("Infinity", "1e999").encode()
+    error = client.post(path, sent, headers={"content-type": "application/json"}).json()["error"]
+    assert error["param"] == param
+    assert param in error["message"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -184,6 +235,21 @@ def test_a_text_that_the_client_cuts_itself_is_not_too_long(
         assert (r.status_code, "tokens per pair" in r.json()["message"]) == (422, True)
     else:
         assert "maximum context length" in r.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("on_overflow", ["truncate", "windows"])
+def test_what_the_limit_leaves_whole_is_not_too_long(
+    serving: Callable[..., Client], tiny_model: Path, on_overflow: Literal["truncate", "windows"]
+) -> None:
+    with Reranker(tiny_model, max_length=32, on_overflow=on_overflow) as reranker:
+        client = serving(reranker)
+        body = {"query": "w1", "documents": ["w2 " * 100]}
+        room = 32 - len(reranker.encode([("w1", "")])[0])
+        statuses = [
+            client.post("/vllm/rerank", {**body, "max_tokens_per_doc": n}).status_code
+            for n in (room - 1, room, room + 1)
+        ]
+    assert statuses == ([200] * 3 if on_overflow == "windows" else [200, 200, 400])
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,8 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named(
     opened = serving(reranker, cors_origin=("https://a.example",))
     allowed = opened.request("OPTIONS", "/rerank", headers=headers)
     assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+    private = {**headers, "access-control-request-private-network": "true"}
+    assert opened.request("OPTIONS", "/rerank", headers=private).status_code == 200
     own = {**headers, "access-control-request-headers": "traceparent, x-stainless-os"}
     assert opened.request("OPTIONS", "/rerank", headers=own).status_code == 200
     exposed = opened.get("/health", headers=headers).headers["access-control-expose-headers"]

@@ -41,7 +41,8 @@ def test_a_server_starts_answers_logs_and_ends(started: Callable[..., Server]) -
     body = {"query": "w10 w11", "texts": ["w12", "w10 w13"]}
     key = {"authorization": "Bearer secret"}
     assert server.http.post("/rerank", json=body).status_code == 401
-    r = server.http.post("/rerank", json=body, headers={**key, "x-request-id": "mine"})
+    java = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEA"}
+    r = server.http.post("/rerank", json=body, headers={**key, **java, "x-request-id": "mine"})
     assert (r.status_code, r.headers["x-request-id"]) == (200, "mine")
     server.process.send_signal(signal.SIGTERM)
     assert server.wait() == 0
@@ -49,6 +50,7 @@ def test_a_server_starts_answers_logs_and_ends(started: Callable[..., Server]) -
     (row,) = [r for r in rows if r["event"] == "request" and r["request_id"] == "mine"]
     assert (row["status"], row["dialect"], row["pairs"], row["path"]) == (200, "tei", 2, "/rerank")
     assert not [line for line in server.log if "w13" in line or "secret" in line]
+    assert not [row for row in rows if row["level"] == "warning"]
 
 
 def test_sigterm_lets_requests_under_way_end_and_refuses_new_ones(

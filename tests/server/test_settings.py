@@ -81,6 +81,13 @@ def test_a_misspelt_variable_is_refused_and_those_of_others_are_not() -> None:
     assert read_settings({}, {**kubernetes, "POLYRANK_OFFICIAL_WEIGHTS": "x"}) == ServerSettings()
 
 
+@pytest.mark.parametrize("origin", ["https://a.example/", "a.example", "", "https://A.example"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(InputError, match="expected cors_origin as browsers write it"):
+        ServerSettings(cors_origin=(origin,))
+    ServerSettings(cors_origin=("*", "null", "http://localhost:3000", "app://obsidian.md"))
+
+
 def test_keys_are_not_shown() -> None:
     assert "secret" not in repr(ServerSettings(api_key=("secret",)))
     with pytest.raises(InputError) as error:

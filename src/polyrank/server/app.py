@@ -95,6 +95,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
+            allow_private_network=True,  # who names an origin means it
             allow_headers=["*"],  # clients in browsers have headers of their own, and tracing too
             expose_headers=[
                 "x-request-id",

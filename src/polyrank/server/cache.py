@@ -17,6 +17,8 @@ class Known:
     logit: float
     tokens: int
     tokens_given: int
+    over_limit: bool = False
+    """Whether the model's limit took anything, beside what the client had cut."""
 
 
 class ScoreCache:

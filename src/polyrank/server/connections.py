@@ -72,6 +72,9 @@ class PatientProtocol(H11Protocol):
             self.transport.close()
         self._watch_reading()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """HTTP/1.1 goes on, without a word: Java's client offers HTTP/2 in every request."""
+
     def _watch_reading(self) -> None:
         """Look whether what is written gets read. Closing, too, would wait for that for ever."""
         if self._reading_due is None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, with_config
 from typing_extensions import TypedDict
 
-from polyrank.server.problems import Problem
+from polyrank.server.problems import FieldError, Problem, json_type
 from polyrank.server.scored import About, Scored
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "Call",
     "Claim",
     "Dialect",
+    "Document",
+    "Documents",
     "Endpoint",
     "ErrorObject",
     "Ignored",
@@ -29,6 +31,7 @@ __all__ = [
     "check_texts",
     "fields_texts",
     "ignored_parameters",
+    "repeated",
 ]
 
 T = TypeVar("T")
@@ -37,6 +40,8 @@ _IGNORED = object()
 Ignored = Annotated[T | None, _IGNORED]
 """A field that asks for what this model cannot do; the answer's header says that it was given."""
 Texts = Annotated[list[str], Field(fail_fast=True)]
+Documents = Annotated[list[str | dict[str, JsonValue]], Field(fail_fast=True)]
+"""Texts, or objects with fields."""
 
 
 class ErrorObject(TypedDict):
@@ -48,10 +53,17 @@ class ErrorObject(TypedDict):
     code: int
 
 
+@with_config(ConfigDict(extra="allow"))
+class Document(TypedDict):
+    """A document as answers repeat it: one that came as an object has all of its fields."""
+
+    text: str
+
+
 class Body(BaseModel):
     """A request's body: types are exact, fields that a dialect does not know are passed over."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +200,15 @@ def _fields_text(document: str | Mapping[str, Any], index: int, names: Sequence[
     for name in names:
         value = document.get(name)
         if not isinstance(value, str):
-            wanted = ", ".join(names)[:200]
-            raise Problem("invalid", f"document at index {index} must have as text: {wanted}")
+            came = json_type(value) if name in document else "none"
+            message = f"expected a text in field `{name[:200]}` of a document, got {came}"
+            at = FieldError(path=("documents", index, name), message=message, type="string_type")
+            raise Problem("invalid", f"document at index {index}: {message}", fields=[at])
         values.append(value)
     return "\n".join(values)
+
+
+def repeated(document: str | Mapping[str, Any], text: str) -> Document:
+    """A document for an answer; `text` is what was read of it."""
+    fields = {} if isinstance(document, str) else document
+    return cast("Document", {"text": text, **fields})

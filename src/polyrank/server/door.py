@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from polyrank.server.dialect import Body, Dialect, Endpoint, Page, Reply, ignored_parameters
 from polyrank.server.keys import Keys
-from polyrank.server.problems import Problem, invalid_fields
+from polyrank.server.problems import FieldError, Problem, invalid_fields, json_type
 from polyrank.server.scored import About, Scored
 from polyrank.server.service import Service
 from polyrank.server.wire import (
@@ -160,7 +160,7 @@ class Door:
 
     async def _answer(self, call: _Call, body: bytes) -> Reply:
         large = len(body) > _LARGE
-        data = await self._beside(partial(parse_json, body), large)
+        data = await self._beside(partial(parse_json, body, call.headers), large)
         call.dialect, endpoint = self._choose(data)
         if call.dialect.needs_json_type and not _is_json(call.headers):
             raise Problem("media_type", "expected Content-Type: application/json")
@@ -234,7 +234,12 @@ def _is_json(headers: Headers) -> bool:
 
 
 def _validate(endpoint: Endpoint, data: Any) -> Body:
+    if not isinstance(data, dict):
+        twice = "; was the body encoded twice?" if isinstance(data, str) else ""
+        message = f"expected a JSON object, got {json_type(data)}{twice}"
+        at = FieldError(path=(), message=message, type="dict_type")
+        raise Problem("invalid", message, fields=[at])
     try:
         return endpoint.body.model_validate(data)
     except ValidationError as error:
-        raise invalid_fields(error) from None
+        raise invalid_fields(error, data) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from polyrank.errors import PolyrankError
 
-__all__ = ["STATUS", "FieldError", "Kind", "Problem", "invalid_fields"]
+__all__ = ["STATUS", "FieldError", "Kind", "Problem", "invalid_fields", "json_type"]
 
 Kind = Literal[
     "malformed", "media_type", "invalid", "missing", "empty", "blank_query", "empty_document",
@@ -46,6 +47,10 @@ STATUS: dict[Kind, int] = {
 }  # fmt: skip
 """The status of each kind, where a dialect has no other."""
 
+_JSON_TYPES = {
+    dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number",
+    float: "a number", type(None): "null",
+}  # fmt: skip
 _SHOWN = 200  # characters of what a client sent that an error repeats
 
 
@@ -95,19 +100,40 @@ class Problem(PolyrankError):  # noqa: N818  half of them are no errors of anybo
         self.retry_after_seconds = retry_after_seconds
 
 
-def invalid_fields(error: ValidationError) -> Problem:
-    """What pydantic found, the first of it as the message."""
+def json_type(value: object) -> str:
+    """What a value is in JSON, with its article: `an object`."""
+    return _JSON_TYPES[type(value)]
+
+
+def invalid_fields(error: ValidationError, body: object) -> Problem:
+    """What pydantic found in a body, the innermost of it as the message.
+
+    Of a field that may be this or that each kind has its errors; those of the right one lie deeper.
+    """
     found = [
         FieldError(
-            path=tuple(e["loc"]), message=e["msg"], type=e["type"], given=_brief(e.get("input"))
+            path=_path(e["loc"], body, missing=e["type"] == "missing"),
+            message=e["msg"],
+            type=e["type"],
+            given=_brief(e.get("input")),
         )
         for e in error.errors(include_url=False, include_context=False)[:10]
     ]
+    found.sort(key=lambda e: -len(e.path))
     first = found[0]
     if first.type == "missing":
         return Problem("missing", f"missing field `{first.field}`", fields=found)
-    where = f"{first.field}: " if first.path else ""
-    return Problem("invalid", f"{where}{first.message}", fields=found)
+    return Problem("invalid", f"{first.field}: {first.message}", fields=found)
+
+
+def _path(loc: tuple[Any, ...], body: Any, *, missing: bool) -> tuple[str | int, ...]:
+    """Where in the body that is: pydantic also names the kind that it tried."""
+    path: list[str | int] = []
+    for part in loc:
+        with suppress(LookupError, TypeError):
+            body = body[part]
+            path.append(part)
+    return (*path, loc[-1]) if missing else tuple(path)
 
 
 def _brief(value: Any) -> Any:

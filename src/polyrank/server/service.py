@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from time import perf_counter
 
@@ -132,7 +133,7 @@ class Service:
             device=device,
             dtype=dtype,
             max_length=r.max_length if r else 0,
-            max_batch_tokens=s.max_batch_tokens,
+            max_batch_tokens=r.max_batch_tokens if r else s.max_batch_tokens,
             max_requests=s.max_requests,
             max_documents=s.max_documents,
             tokenizer_threads=s.tokenizer_threads,
@@ -180,14 +181,14 @@ class Service:
         encodings = await self.encoder.encode(reranker, [pairs[i] for i in new], max_text_tokens)
         tokenized = perf_counter() - start
         for i, e in zip(new, encodings, strict=True):
-            known[i] = Known(np.nan, len(e), e.tokens_given)
+            known[i] = Known(np.nan, len(e), e.tokens_given, e.limit_cut > 0)
         found = [k for k in known if k is not None]
         self._check_lengths(found, reranker.max_length, truncate=truncate, left=left)
         ticket = Ticket()
         if encodings:
             logits = await self._run(reranker, encodings, ticket, priority)
             for i, logit in zip(new, logits, strict=True):
-                found[i] = Known(float(logit), found[i].tokens, found[i].tokens_given)
+                found[i] = replace(found[i], logit=float(logit))
                 if keys:
                     self._cache.put(keys[i], found[i])
         scored = Scored(
@@ -205,13 +206,11 @@ class Service:
     def _check_lengths(
         self, found: Sequence[Known], limit: int, *, truncate: bool, left: bool
     ) -> None:
-        cut = [k for k in found if k.tokens < k.tokens_given]
-        # A pair that is cut by the limit fills it; others were only cut as the client asked.
-        longest = max((k.tokens_given for k in cut if k.tokens >= limit), default=None)
+        longest = max((k.tokens_given for k in found if k.over_limit), default=None)
         if longest is not None and not truncate:
             message = f"expected at most {limit} tokens per pair, got {longest}"
             raise Problem("too_long", message, count=longest, limit=limit)
-        if cut and left:
+        if left and any(k.tokens < k.tokens_given for k in found):
             raise Problem("too_long", "cutting texts at their start is not supported")
         total, most = sum(k.tokens for k in found), self.settings.max_request_tokens
         if total > most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import re
 import uuid
@@ -96,12 +97,29 @@ def _too_large(limit: int) -> Problem:
     return Problem("too_large", f"expected a body of at most {limit} bytes", limit=limit)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, headers: Headers) -> Any:
     """A body as JSON: strict UTF-8, finite numbers, no lone surrogates, 200 levels at most."""
     try:
-        return from_json(body, allow_inf_nan=False)
+        return from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
-        raise Problem("malformed", str(error)) from None
+        raise Problem("malformed", _cause(body, headers) or str(error)) from None
+
+
+def _cause(body: bytes, headers: Headers) -> str:
+    """Why a body is no JSON, where that is plain to see; "" where it is not."""
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if coding != "identity":
+        return f"expected a body as it is, got Content-Encoding {coding[:50]}"
+    if kind.startswith(("multipart/", "application/x-www-form-urlencoded")):
+        return f"expected JSON, got {kind[:50]}"
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        return f"expected UTF-8, got byte {body[error.start]:#04x} at {error.start}"
+    if "\0" in text:
+        return "expected UTF-8, got a zero byte, as UTF-16 has them"
+    return ""
 
 
 async def finish(work: Awaitable[T], receive: Receive, seconds: float) -> T:

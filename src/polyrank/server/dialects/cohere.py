@@ -14,12 +14,15 @@ from polyrank.server.dialect import (
     Body,
     Call,
     Dialect,
+    Document,
+    Documents,
     Endpoint,
     Ignored,
     Reply,
     Texts,
     check_texts,
     fields_texts,
+    repeated,
 )
 from polyrank.server.problems import STATUS, Problem
 from polyrank.server.scored import Scored
@@ -49,21 +52,17 @@ class RerankV2(Body):
 class RerankV1(Body):
     model: str | None = None
     query: str
-    documents: Annotated[list[str | dict[str, Any]], Field(fail_fast=True)]
+    documents: Documents
     top_n: TopN | None = None
     rank_fields: Texts | None = None
     return_documents: bool | None = None
-    max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
-
-
-class Text(TypedDict):
-    text: str
+    max_chunks_per_doc: Ignored[Annotated[int, Field(ge=1)]] = None
 
 
 class Result(TypedDict):
     index: int
     relevance_score: float
-    document: NotRequired[Text]
+    document: NotRequired[Document]
 
 
 class Version(TypedDict):
@@ -106,7 +105,7 @@ async def _rerank_v2(body: RerankV2, call: Call) -> Reply:
         max_text_tokens=body.max_tokens_per_doc,
         priority=body.priority or 0,
     )
-    response = _response("2", scored, body.documents, body.top_n, bool(body.return_documents), call)
+    response = _response("2", scored, body.documents, body, call)
     response["meta"]["tokens"] = {"input_tokens": scored.total_tokens}
     if body.relevant_spans:
         response["meta"]["warnings"] = ["relevant_spans is not supported by this model"]
@@ -118,9 +117,7 @@ async def _rerank_v1(body: RerankV1, call: Call) -> Reply:
     texts = fields_texts(body.documents, body.rank_fields)
     check_texts(body.query, texts, empty_texts=False)
     scored = await call.score([(body.query, text) for text in texts])
-    return Reply(
-        content=_response("1", scored, texts, body.top_n, bool(body.return_documents), call)
-    )
+    return Reply(content=_response("1", scored, texts, body, call))
 
 
 def _billed_units(documents: int) -> Units:
@@ -132,17 +129,17 @@ def _response(
     version: Literal["1", "2"],
     scored: Scored,
     texts: Sequence[str],
-    top_n: int | None,
-    return_documents: bool,
+    body: RerankV1 | RerankV2,
     call: Call,
 ) -> RerankResponse:
     scores = scored.scores
     results: list[Result] = [
-        {"index": i, "relevance_score": float(scores[i])} for i in scored.best(top_n)
+        {"index": i, "relevance_score": float(scores[i])} for i in scored.best(body.top_n)
     ]
-    if return_documents:
+    if body.return_documents:
         for result in results:
-            result["document"] = {"text": texts[result["index"]]}
+            i = result["index"]
+            result["document"] = repeated(body.documents[i], texts[i])
     return {
         "id": call.request_id,
         "results": results,

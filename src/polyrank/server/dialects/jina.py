@@ -7,13 +7,15 @@ import math
 import time
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import NotRequired, TypedDict
 
 from polyrank.server.dialect import (
     Body,
     Call,
     Dialect,
+    Document,
+    Documents,
     Endpoint,
     ErrorObject,
     Ignored,
@@ -21,6 +23,7 @@ from polyrank.server.dialect import (
     Texts,
     check_texts,
     fields_texts,
+    repeated,
 )
 from polyrank.server.problems import STATUS, Kind, Problem
 
@@ -44,13 +47,18 @@ _CODES: dict[Kind, str] = {
 }
 
 
+def _from_word(given: Any) -> Any:
+    """A boolean that came as a string: RAGFlow's client of Xinference writes it so."""
+    return {"true": True, "false": False}.get(given, given) if isinstance(given, str) else given
+
+
 class RerankRequest(Body):
     model: str | None = None
     query: str
-    documents: Annotated[list[str | dict[str, Any]], Field(fail_fast=True)]
+    documents: Documents
     top_n: Annotated[int, Field(ge=0)] | None = None
     """None, and 0 as vLLM's clients send it: all."""
-    return_documents: bool | None = None
+    return_documents: Annotated[bool | None, BeforeValidator(_from_word)] = None
     truncation: bool | None = None
     max_doc_length: Annotated[int, Field(ge=1)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
@@ -59,16 +67,14 @@ class RerankRequest(Body):
     return_embeddings: Ignored[bool] = None
     instruction: Ignored[str] = None
     max_tokens_per_query: Ignored[int] = None
-
-
-class Text(TypedDict):
-    text: str
+    max_chunks_per_doc: Ignored[int] = None
+    overlap_tokens: Ignored[int] = None
 
 
 class Result(TypedDict):
     index: int
     relevance_score: float
-    document: NotRequired[Text]
+    document: NotRequired[Document]
 
 
 class Place(TypedDict):
@@ -92,7 +98,7 @@ class RerankResponse(TypedDict):
     data: list[Place]
     """As Voyage has it, for its clients that leave `top_k` out."""
     meta: dict[str, Any]
-    """As Cohere v1 has it: `api_version` and `billed_units`."""
+    """As Cohere v1 has it, `api_version` and `billed_units`, and Xinference, `tokens`."""
 
 
 class InvalidField(TypedDict):
@@ -132,7 +138,8 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
     ]
     if body.return_documents is not False:
         for result in results:
-            result["document"] = {"text": texts[result["index"]]}
+            i = result["index"]
+            result["document"] = repeated(body.documents[i], texts[i])
     if body.return_documents:  # Voyage has none unless asked
         for place in data:
             place["document"] = texts[place["index"]]
@@ -147,6 +154,7 @@ async def _rerank(body: RerankRequest, call: Call) -> Reply:
         "meta": {
             "api_version": {"version": "1"},
             "billed_units": {"search_units": math.ceil(len(texts) / 100)},
+            "tokens": {"input_tokens": scored.total_tokens, "output_tokens": 0},
         },
     }
     return Reply(content=response)
