@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_scores_move_and_the_order_does_not(tiny_model: Path, reranker: Reranker
 
 def test_a_calibration_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     Calibration(scale=2.0, fingerprint="0123456789abcdef").write(tmp_path / "c.json")
-    with pytest.raises(InputError, match="got one for the model 0123456789abcdef; make one with"):
+    with pytest.raises(InputError, match=rf"0123456789abcdef; make one with: .* -m {tiny_model}"):
         Reranker(tiny_model, calibration=tmp_path / "c.json")
 
 
@@ -96,6 +97,12 @@ def test_a_file_that_is_no_calibration_is_an_error(tmp_path: Path, text: str, me
         Calibration.read(tmp_path / "c.json")
     with pytest.raises(InputError, match="No such file"):
         Calibration.read(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("wrong", [{"scale": "1"}, {"shift": None}, {"scale": float("nan")}])
+def test_what_is_no_curve_is_an_error(wrong: Any) -> None:
+    with pytest.raises(InputError, match="expected a scale above 0"):
+        Calibration(**wrong)
 
 
 def test_a_file_reads_back_as_it_was(tmp_path: Path) -> None:

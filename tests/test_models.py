@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from hub_stand_in import COMMIT, hub
 from polyrank import Reranker
@@ -104,6 +106,25 @@ def test_a_packed_model_comes_from_the_hub_with_its_graph(
     assert fetched == ["models--someone--packed"]
 
 
+def test_shards_of_any_name_decide_and_come_from_the_hub(
+    ask, tiny_model: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "weights-a.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "weights-a.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model-other.safetensors").write_bytes(b"x")
+    with hub(folder, "someone/sharded") as endpoint:
+        assert ask("someone/sharded", endpoint).startswith("someone/sharded")
+    fetched = {p.name for p in (tmp_path / "hf" / "hub").rglob("*.safetensors")}
+    assert fetched == {"weights-a.safetensors"}
+    before = fingerprint(folder)
+    (folder / "weights-a.safetensors").write_bytes(b"x")
+    assert fingerprint(folder) != before
+
+
 def test_a_folder_is_used_as_it_is(tiny_model: Path) -> None:
     found = find_model(tiny_model)
     assert (found.name, found.path, found.revision) == ("tiny", tiny_model, None)
@@ -142,6 +163,10 @@ def test_the_fingerprint_changes_with_what_decides_scores(tiny_model: Path, tmp_
     (folder / "results.json").mkdir()
     (folder / "gone.safetensors").symlink_to(folder / "nowhere")
     assert fingerprint(folder) == fingerprint(tiny_model)
+    for name, count in (("modules.json", 1), ("modules.json", 2)):
+        before = fingerprint(folder)
+        (folder / name).write_text(json.dumps([{"path": ""}] * count))
+        assert fingerprint(folder) != before
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)

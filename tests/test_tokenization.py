@@ -122,6 +122,19 @@ def test_token_types_are_left_out_where_the_model_is_not_given_them(tmp_path: Pa
     assert (typed.type_split, untyped.type_split) == (3, 5)
 
 
+@pytest.mark.parametrize(
+    ("name", "typed"), [("TokenizersBackend", False), ("DistilBertTokenizerFast", False),
+                        ("BertTokenizer", True), ("PreTrainedTokenizerFast", True)],
+)  # fmt: skip
+def test_some_tokenizers_tell_no_token_types_unless_told_to(
+    tmp_path: Path, name: str, typed: bool
+) -> None:
+    assert bert_tokenizer(tmp_path, tokenizer_class=name).template.text_is_type_1 == typed
+    names = ["input_ids", "token_type_ids"]
+    told = bert_tokenizer(tmp_path, tokenizer_class=name, model_input_names=names)
+    assert told.template.text_is_type_1
+
+
 def test_what_sentence_transformers_states_is_done(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "tokenizer.json", tmp_path)
     prompts = {"prompts": {"query": "w10 w11 "}, "default_prompt_name": "query"}
@@ -136,16 +149,48 @@ def test_what_sentence_transformers_states_is_done(tiny_model: Path, tmp_path: P
     bert_tokenizer(tmp_path, do_lower_case=False)
     (tmp_path / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     tokenizer = PairTokenizer.from_folder(tmp_path)
-    assert tokenizer.decode(tokenizer.tokenize(["A"])[0]) == "a"
+    assert tokenizer.decode(tokenizer.tokenize(["A [SEP]"])[0]) == "a [SEP]"
+
+
+@pytest.mark.parametrize(
+    ("bert", "limit"),
+    [
+        ({}, 64),
+        ({"max_seq_length": 128}, 128),
+        ({"max_seq_length": 32}, 32),
+        ({"max_seq_length": 128, "processing_kwargs": {"text": {"max_length": 16}}}, 16),
+        ({"processing_kwargs": None}, 64),
+    ],
+)
+def test_the_limit_of_sentence_transformers_comes_first(
+    tiny_model: Path, tmp_path: Path, bert: dict[str, object], limit: int
+) -> None:
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(bert))
+    assert PairTokenizer.from_folder(tmp_path).limit_of(None, 512) == limit
+
+
+@pytest.mark.parametrize("chosen", ["nope", ["query"], "number"])
+def test_a_default_prompt_that_is_none_is_an_error(
+    tiny_model: Path, tmp_path: Path, chosen: object
+) -> None:
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    prompts = {"prompts": {"query": "Q: ", "number": 5}, "default_prompt_name": chosen}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    with pytest.raises(CheckpointError, match=r"default_prompt_name .* there are 'query'"):
+        PairTokenizer.from_folder(tmp_path)
 
 
 def test_ids_that_are_left_out_count_towards_the_vocabulary(tmp_path: Path) -> None:
     bert_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
-    file.write_text(
-        file.read_text().replace('"北京": 9', '"北京": 90').replace('"北京":9', '"北京":90')
-    )
-    assert PairTokenizer.from_folder(tmp_path).vocab_size == 91
+    whole = json.loads(file.read_text())
+    for last, moved in ((90, {"北京": 90}), (10, {"北": 10})):
+        vocab = whole["model"]["vocab"]
+        changed = {**whole, "model": {**whole["model"], "vocab": {**vocab, **moved}}}
+        file.write_text(json.dumps(changed))
+        assert PairTokenizer.from_folder(tmp_path).vocab_size == last + 1
 
 
 @given(
@@ -182,7 +227,7 @@ def test_the_query_stays_whole_and_the_cut_is_reported(tokenizer: PairTokenizer)
 
 def test_too_long_can_be_an_error_that_names_the_document(tokenizer: PairTokenizer) -> None:
     rule = Truncation(max_length=20, on_overflow="error")
-    with pytest.raises(TooLongError, match=r"at most 20 tokens.*got 55 at documents\[1\]"):
+    with pytest.raises(TooLongError, match=r"got 55, 1 of them the query's, at documents\[1\]"):
         tokenizer.encode("w1", ["w2", words(50)], rule)
 
 

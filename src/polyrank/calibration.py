@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,8 @@ class Calibration:
     """Of the model it was fitted for: logits of another mean something else. None: of any."""
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.scale < math.inf and math.isfinite(self.shift)):
+        numbers = isinstance(self.scale, Real) and isinstance(self.shift, Real)
+        if not (numbers and 0.0 < self.scale < math.inf and math.isfinite(self.shift)):
             raise InputError(
                 "expected a scale above 0 and a finite shift in a calibration, got "
                 f"{self.scale!r} and {self.shift!r}"
@@ -62,12 +65,12 @@ class Calibration:
         """Write it as JSON."""
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
-    def check(self, fingerprint: str, name: str) -> None:
+    def check(self, fingerprint: str, model: str) -> None:
         """Raise InputError where it was fitted for another model than this one."""
         if self.fingerprint not in (None, fingerprint):
             raise InputError(
-                f"expected a calibration for {name} ({fingerprint}), got one for the model "
-                f"{self.fingerprint}; make one with: polyrank calibrate -m {name}"
+                f"expected a calibration for {model} ({fingerprint}), got one for the model "
+                f"{self.fingerprint}; make one with: polyrank calibrate -m {shlex.quote(model)}"
             )
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from polyrank.errors import CheckpointError, InputError, ModelNotFoundError
-from polyrank.stated import COMPANIONS
+from polyrank.stated import COMPANIONS, SHARD_INDEX, shards_of
 
 __all__ = [
     "ALIASES",
@@ -43,8 +43,7 @@ _PACKED, _GRAPH = "polyrank.safetensors", "model.onnx"
 _DECIDING = [
     "config.json",
     "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*.safetensors",
+    SHARD_INDEX,
     _PACKED,
     "tokenizer.json",
     *COMPANIONS,
@@ -61,6 +60,12 @@ class ModelFolder:
     path: Path
     revision: str | None = None
     """The hub commit that was loaded; None for local folders."""
+
+    @property
+    def argument(self) -> str:
+        """What finds it again: a hub id, `polyrank-mini` or a path."""
+        named = self.revision is not None or self.name == EMBEDDED
+        return self.name if named else str(self.path)
 
 
 def find_model(
@@ -130,6 +135,8 @@ def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFol
         path = fetch(revision=revision, allow_patterns=wanted)
         if (Path(path) / _PACKED).exists():  # graphs of others are large, and of no use here
             path = fetch(revision=Path(path).name, allow_patterns=[*wanted, _GRAPH])
+        elif shards := shards_of(Path(path)):
+            path = fetch(revision=Path(path).name, allow_patterns=[*wanted, *shards])
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
             f"expected {name}{at} in the hub's cache on this machine, found none, and the hub was "
@@ -193,9 +200,10 @@ def fingerprint(path: Path) -> str:
     Files are read in full, once in a process for each state of theirs: 0.3 s for the official
     weights. Raises CheckpointError for one that cannot be read.
     """
-    patterns = [*_DECIDING, _GRAPH] if (path / _PACKED).exists() else _DECIDING
     states = []
     try:
+        packed = [_GRAPH] if (path / _PACKED).exists() else []
+        patterns = [*_DECIDING, *packed, *shards_of(path)]
         for file in sorted(path.iterdir()):
             if not any(fnmatchcase(file.name, pattern) for pattern in patterns):
                 continue

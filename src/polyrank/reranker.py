@@ -44,7 +44,7 @@ class Reranker:
     """A cross-encoder that scores (query, document) pairs and ranks documents.
 
     Safe to use from many threads: their pairs share batches. A pair's score does not depend on
-    what else is scored with it.
+    what else is scored with it: to the bit with ONNX Runtime, to rounding with PyTorch.
 
     Args:
         model: None for the embedded model, a folder, a hub id or a short name.
@@ -366,7 +366,7 @@ def _calibration(
         return Calibration()
     calibration = given if isinstance(given, Calibration) else Calibration.read(given)
     if calibration.fingerprint is not None:  # which takes reading the whole model
-        calibration.check(fingerprint(folder.path), folder.name)
+        calibration.check(fingerprint(folder.path), folder.argument)
     return calibration
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,29 @@ from typing import Any
 
 from polyrank.errors import CheckpointError
 
-__all__ = ["COMPANIONS", "Stated", "read_json", "read_stated"]
+__all__ = [
+    "COMPANIONS",
+    "SHARD_INDEX",
+    "Stated",
+    "pointer_hint",
+    "read_json",
+    "read_stated",
+    "shards_of",
+    "stages_of",
+]
 
 COMPANIONS = (
     "tokenizer_config.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "modules.json",
 )
 """Files that say how a tokenizer.json is meant to be used: transformers' own, and those of
 sentence-transformers."""
+SHARD_INDEX = "model.safetensors.index.json"
+"""Which file has which tensor, where the weights are in several."""
+# What transformers tells a network where `model_input_names` is left out: no token types.
+_TYPELESS = ("TokenizersBackend", "DistilBertTokenizer", "DistilBertTokenizerFast")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,43 +49,105 @@ class Stated:
     lower_case: bool = False
     """Whether texts are lower-cased before they are tokenised, as sentence-transformers may."""
     token_types: bool = True
-    """Whether the network is told the text's token type: `model_input_names` may leave it out."""
+    """Whether the network is told the text's token type."""
     tokenizer: Mapping[str, Any]
     """tokenizer_config.json, whose keys overrule tokenizer.json in transformers."""
 
 
 def read_stated(folder: Path) -> Stated:
     """Read a folder's COMPANIONS, as far as it has them. Raises CheckpointError."""
+    at, bert_at, sentences_at, _ = (folder / name for name in COMPANIONS)
     tokenizer, bert, sentences = (
-        read_json(folder / name) if (folder / name).exists() else {} for name in COMPANIONS
+        read_json(path) if path.exists() else {} for path in (at, bert_at, sentences_at)
     )
-    limits = [
-        _tokens(tokenizer, "model_max_length", folder / COMPANIONS[0]),
-        _tokens(bert, "max_seq_length", folder / COMPANIONS[1]),
-    ]
-    prompts, chosen = sentences.get("prompts"), sentences.get("default_prompt_name")
     names = tokenizer.get("model_input_names")
+    if not isinstance(names, list):
+        typeless = tokenizer.get("tokenizer_class") in _TYPELESS
+        names = [] if typeless else ["token_type_ids"]
+    limits = (  # sentence-transformers' own come first
+        _tokens(_within(bert, "processing_kwargs", "text"), "max_length", bert_at),
+        _tokens(bert, "max_seq_length", bert_at),
+        _tokens(tokenizer, "model_max_length", at),
+    )
     return Stated(
-        max_length=min((n for n in limits if n is not None), default=None),
-        window=_tokens(tokenizer, "polyrank_window", folder / COMPANIONS[0]),
-        prompt=str(prompts.get(chosen) or "") if isinstance(prompts, Mapping) else "",
+        max_length=next((n for n in limits if n is not None), None),
+        window=_tokens(tokenizer, "polyrank_window", at),
+        prompt=_prompt(sentences, sentences_at),
         lower_case=bert.get("do_lower_case") is True,
-        token_types=not isinstance(names, list) or "token_type_ids" in names,
+        token_types="token_type_ids" in names,
         tokenizer=tokenizer,
     )
 
 
+def stages_of(folder: Path) -> list[str]:
+    """The folders of what sentence-transformers runs one after another, "" being the network in the
+    folder itself; [] where nothing is stated. Raises CheckpointError."""
+    path = folder / COMPANIONS[-1]
+    if not path.exists():
+        return []
+    stages = _load(path)
+    if not isinstance(stages, list) or not all(isinstance(s, dict) for s in stages):
+        raise CheckpointError(f"expected a list of modules in {path}")
+    return [str(stage.get("path") or "") for stage in stages]
+
+
+def shards_of(folder: Path) -> list[str]:
+    """The files of a folder's weights, where they are in several. Raises CheckpointError."""
+    index = folder / SHARD_INDEX
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return []
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"expected a weight_map in {index}")
+    shards = sorted(set(map(str, weight_map.values())))
+    if wrong := [shard for shard in shards if os.path.basename(shard) != shard]:
+        raise CheckpointError(f"expected shards beside {index}, it names {wrong[0]}")
+    return shards
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError that says what is wrong with it."""
+    value = _load(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"expected a JSON object in {path}, got {type(value).__name__}")
+    return value
+
+
+def pointer_hint(path: Path) -> str:
+    """What to do about a file that cannot be read because it is a pointer of Git LFS; else ""."""
+    with path.open("rb") as file:
+        pointer = file.read(20).startswith(b"version https://git")
+    return "; it is a pointer of Git LFS: run `git lfs pull` beside it" if pointer else ""
+
+
+def _load(path: Path) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"expected a file at {path}: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"expected JSON in {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"expected a JSON object in {path}, got {type(value).__name__}")
-    return value
+
+
+def _within(stated: Any, *names: str) -> Mapping[str, Any]:
+    """An object inside of others; empty where there is none."""
+    for name in names:
+        stated = stated.get(name) if isinstance(stated, Mapping) else None
+    return stated if isinstance(stated, Mapping) else {}
+
+
+def _prompt(sentences: Mapping[str, Any], path: Path) -> str:
+    prompts, chosen = _within(sentences, "prompts"), sentences.get("default_prompt_name")
+    if chosen is None:
+        return ""
+    prompt = prompts.get(chosen) if isinstance(chosen, str) else None
+    if not isinstance(prompt, str):
+        names = ", ".join(map(repr, prompts)) or "none"
+        raise CheckpointError(
+            f"expected default_prompt_name to name a text of prompts in {path}, got {chosen!r}; "
+            f"there are {names}"
+        )
+    return prompt
 
 
 def _tokens(stated: Mapping[str, Any], name: str, path: Path) -> int | None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from polyrank.errors import CheckpointError, InputError, TooLongError
-from polyrank.stated import Stated, read_stated
+from polyrank.stated import Stated, pointer_hint, read_stated
 from polyrank.values import Document, Encoding
 
 __all__ = ["OnOverflow", "PairTokenizer", "Template", "Truncation", "document_text"]
@@ -65,7 +67,7 @@ class Truncation:
             )
         for name in ("max_query_tokens", "max_text_tokens", "window"):
             given = getattr(self, name)
-            if given is not None and (not isinstance(given, int) or given < 1):
+            if given is not None and (not isinstance(given, Integral) or given < 1):
                 raise InputError(f"expected {name} as a positive integer, got {given!r}")
 
     def fit(self, query: int, text: int, special: int) -> tuple[int, int]:
@@ -105,6 +107,9 @@ class PairTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         _overrule(tokenizer, stated.tokenizer)
+        if stated.lower_case:  # a normalizer, so that special tokens in a text stay what they are
+            own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+            tokenizer.normalizer = Normalizers([Lowercase(), *own])
         self._tokenizer = tokenizer
         self.stated = stated
         """How the files beside it say that it is used."""
@@ -120,7 +125,8 @@ class PairTokenizer:
             )
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
         """Largest id that it may give, and one."""
-        if tokenizer.id_to_token(self.vocab_size - 1) is None:  # ids are left out
+        last, beyond = (tokenizer.id_to_token(self.vocab_size + i) for i in (-1, 0))
+        if last is None or beyond is not None:  # ids are left out
             self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
@@ -131,13 +137,15 @@ class PairTokenizer:
         if not path.exists():
             raise CheckpointError(
                 f"expected a tokenizer.json in {folder}; with transformers installed, "
-                f"AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r}) writes one"
+                "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER) writes one: put the "
+                "model's other files there as well, and give that folder"
             )
         try:
             # Not from_file: it takes a path in UTF-8 only.
             tokenizer = Tokenizer.from_buffer(path.read_bytes())
         except Exception as error:
-            raise CheckpointError(f"expected a tokenizer in {path}: {error}") from error
+            hint = pointer_hint(path)
+            raise CheckpointError(f"expected a tokenizer in {path}: {error}{hint}") from error
         return cls(tokenizer, read_stated(folder), where=str(path))
 
     def limit_of(self, max_length: int | None, most: int) -> int:
@@ -154,19 +162,18 @@ class PairTokenizer:
         return self._in_range("window", window, limit)
 
     def _in_range(self, name: str, given: int, most: int) -> int:
-        if isinstance(given, bool) or not isinstance(given, int):
+        if isinstance(given, bool) or not isinstance(given, Integral):
             raise InputError(f"expected {name} as an integer, got {given!r}")
         if not self.least <= given <= most:
             raise InputError(
                 f"expected {name} from {self.least} to {most} tokens for this model, got {given}"
             )
-        return given
+        return int(given)
 
     def reads_like(self, other: PairTokenizer) -> bool:
         """Whether both make the same ids of every pair."""
         return (
             self.template == other.template
-            and self.stated.lower_case == other.stated.lower_case
             and self.stated.prompt == other.stated.prompt
             and self._tokenizer.to_str() == other._tokenizer.to_str()
         )
@@ -184,8 +191,7 @@ class PairTokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without special tokens; one batched call for all."""
-        given = [t.lower() for t in texts] if self.stated.lower_case else list(texts)
-        encoded = self._tokenizer.encode_batch_fast(given, add_special_tokens=False)
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(e.ids, np.int32) for e in encoded]
 
     def assemble(
@@ -200,7 +206,8 @@ class PairTokenizer:
         given = len(query) + len(text) + len(t)
         if truncation.on_overflow == "error" and given > truncation.max_length:
             raise TooLongError(
-                f"expected at most {truncation.max_length} tokens per pair, got {given} at "
+                f"expected at most {truncation.max_length} tokens per pair, got {given}, "
+                f"{len(query)} of them the query's, at "
                 f'{where}; shorten it, raise max_length, or pass on_overflow="truncate"'
             )
         room = truncation.room(kept_query, len(t))

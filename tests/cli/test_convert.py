@@ -38,12 +38,14 @@ def test_tokenizer_and_card_come_along(polyrank: Run, tiny_model: Path, tmp_path
     shutil.copytree(tiny_model, source)
     for name in ("README.md", "LICENSE", "special_tokens_map.json", "modeling.py"):
         (source / name).write_text("{}")
+    (source / "modules.json").write_text('[{"path": ""}]')
     assert polyrank("convert", source, tmp_path / "out", "--layout", "native").code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "LICENSE",
         "README.md",
         "config.json",
         "model.safetensors",
+        "modules.json",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",

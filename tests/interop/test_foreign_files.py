@@ -17,6 +17,7 @@ from conftest import encoding_of
 from polyrank.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from polyrank.config import parse_config
 from polyrank.errors import CheckpointError
+from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend import CrossEncoder, TorchBackend
 from polyrank.values import pack
 
@@ -131,6 +132,14 @@ def test_query_key_and_value_stored_apart_load(tiny_model: Path, tmp_path: Path)
     assert same(folder, tiny_model)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_names_behind_what_wrapped_the_network_load(
+    whole: Path, tmp_path: Path, wrapper: str
+) -> None:
+    folder = edited(whole, tmp_path / "m", lambda t: {wrapper + n: x for n, x in t.items()})
+    assert same(folder, whole)
+
+
 # ---------------------------------------------------------------- what must not
 
 
@@ -142,7 +151,7 @@ def test_a_missing_part_of_the_head_is_named(
     name = f"{HEADS[family][part]}.{kind}"
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(edited(whole, tmp_path / "m", without(name)))
-    assert f"1 are missing: {name};" in str(caught.value)
+    assert f"1 of its tensors are missing: {name};" in str(caught.value)
 
 
 def test_a_missing_head_is_named_and_never_invented(
@@ -164,7 +173,7 @@ def test_a_missing_head_is_named_and_never_invented(
         (plus(classifier__bias=torch.zeros(1, dtype=torch.int32)), "classifier.bias .* got I32"),
         (without("new.encoder.layer.1.mlp_ln.bias"), "1 are missing: new.encoder.layer.1.mlp_ln.b"),
         (without("new.embeddings.word"), "1 are missing: new.embeddings.word_embeddings.weight"),
-        (without(""), "head"),
+        (without(""), "56 are missing"),
     ],
 )
 def test_a_tensor_too_many_too_few_or_misshapen_is_named(
@@ -244,10 +253,36 @@ def test_an_index_that_points_outside_its_folder_is_refused(
         load_checkpoint(folder)
 
 
+def test_a_pointer_of_git_lfs_is_told_apart(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(CheckpointError, match="pointer of Git LFS: run `git lfs pull`"):
+        load_checkpoint(folder)
+    (folder / "tokenizer.json").write_text(pointer)
+    with pytest.raises(CheckpointError, match="pointer of Git LFS: run `git lfs pull`"):
+        PairTokenizer.from_folder(folder)
+
+
+def test_modules_behind_the_network_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    modules = folder / "modules.json"
+    modules.write_text(json.dumps([{"idx": 0, "path": ""}]))
+    assert same(folder, tiny_model)
+    modules.write_text(json.dumps([{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Dense"}]))
+    with pytest.raises(CheckpointError, match=r"modules\.json has 1_Dense beside it"):
+        load_checkpoint(folder)
+    load_checkpoint(folder, require_head=False)
+    for broken in ("{}", "[1]"):
+        modules.write_text(broken)
+        with pytest.raises(CheckpointError, match="expected a list of modules"):
+            load_checkpoint(folder)
+
+
 def test_a_folder_without_safetensors_says_what_it_found(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"found pytorch_model\.bin; .* save the model with"):
+    with pytest.raises(CheckpointError, match=r"found pytorch_model\.bin; .* save_pretrained"):
         load_checkpoint(folder)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(CheckpointError, match="found no weights"):

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from polyrank.checkpoint.layouts import BUFFERS
 from polyrank.errors import CheckpointError
-from polyrank.stated import read_json
+from polyrank.stated import SHARD_INDEX, pointer_hint, read_json, shards_of
 
 __all__ = [
     "Array",
@@ -52,7 +52,7 @@ class Array:
 
 
 def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
-    index = folder / "model.safetensors.index.json"
+    index = folder / SHARD_INDEX
     single = folder / "model.safetensors"
     if single.exists():
         return map_file(single, files)
@@ -62,15 +62,14 @@ def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
         )
         raise CheckpointError(
             f"expected model.safetensors (or model.safetensors.index.json) in {folder}, found "
-            f"{', '.join(other) if other else 'no weights'}; other weight files are not read: "
-            "save the model with safetensors first"
+            f"{', '.join(other) if other else 'no weights'}; other files of weights, "
+            "pytorch_model.bin for one, are neither read nor downloaded: load the model with "
+            "transformers, write it to a folder with save_pretrained, and give that folder"
         )
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"expected a weight_map in {index}")
     stored: dict[str, Array] = {}
-    for shard in sorted(set(weight_map.values())):
-        if os.path.basename(shard) != shard or not (folder / shard).exists():
+    shards, weight_map = shards_of(folder), read_json(index)["weight_map"]
+    for shard in shards:
+        if not (folder / shard).exists():
             raise CheckpointError(f"expected the shard {shard} named by {index}; it is missing")
         found = map_file(folder / shard, files)
         stored |= {name: array for name, array in found.items() if weight_map.get(name) == shard}
@@ -93,7 +92,10 @@ def map_file(path: Path, files: list[mmap.mmap], *, low_bit: bool = False) -> di
             begin, header = read_header(file)
             # Copy-on-write: nothing is ever written back, and tensors may share the pages.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
+        hint = pointer_hint(path)
+        raise CheckpointError(f"expected a safetensors file at {path}: {error}{hint}") from error
+    except OSError as error:
         raise CheckpointError(f"expected a safetensors file at {path}: {error}") from error
     files.append(mapped)
     bytes_ = np.frombuffer(mapped, np.uint8, offset=begin)

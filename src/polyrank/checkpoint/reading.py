@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from polyrank.checkpoint.layouts import BUFFERS, LAYOUTS, canonical_shapes, name
 from polyrank.checkpoint.packed import PACKED_FILE, unpack_arrays
 from polyrank.config import EncoderConfig, parse_config
 from polyrank.errors import CheckpointError
-from polyrank.stated import read_json
+from polyrank.stated import read_json, stages_of
 
 __all__ = ["Checkpoint", "load_checkpoint", "read_config"]
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, compile and others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
         packed = map_file(folder / PACKED_FILE, files, low_bit=True)
         arrays = unpack_arrays(config, packed, str(folder))
         return Checkpoint(config=config, arrays=arrays, source=source, files=tuple(files))
-    stored = map_files(folder, files)
+    stored = _unwrapped(map_files(folder, files))
     layout, prefix = source["model_type"], LAYOUTS[source["model_type"]][0]
     if config.family == "gte":
         stored, layout, prefix = _find_gte_layout(stored)
@@ -76,15 +78,24 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
     stacked = any("qkv_proj" in name for name in stored)
     names = name_map(config, layout, prefix, packed=stacked)
     head = {n: f for n, f in names.items() if n.startswith("head.")}
-    head_found = [n for n, foreign in head.items() if all(f in stored for f in foreign)]
-    with_head = require_head or len(head_found) == len(head)
-    if not with_head:
+    lacking = [f for foreign in head.values() for f in foreign if f not in stored]
+    if lacking and not require_head:
         names = {n: f for n, f in names.items() if n not in head}
-    if require_head and not head_found:
+    if (
+        lacking
+        and require_head
+        and all(f in stored for n, foreign in names.items() if n not in head for f in foreign)
+    ):
         raise CheckpointError(
-            f"expected a classification head ({', '.join(f[0] for f in head.values())}) in "
-            f"{folder}, found none: this is an encoder, not a reranker; polyrank never invents a "
-            "head. Give a cross-encoder checkpoint, or train a head first"
+            f"expected a classification head in {folder}, {len(lacking)} of its tensors are "
+            f"missing: {some(lacking)}; this is an encoder (an embedding model, say) or has "
+            "another head, and is no reranker; polyrank never invents a head. Give a "
+            "cross-encoder checkpoint, or train a head first"
+        )
+    if require_head and (more := [stage for stage in stages_of(folder) if stage]):
+        raise CheckpointError(
+            f"expected a network alone in {folder}, got one whose modules.json has {some(more)} "
+            "beside it, which would change the scores"
         )
     arrays = _assemble(config, names, stored, folder)
     used = {foreign for group in names.values() for foreign in group}
@@ -97,6 +108,17 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
             f"{config.num_layers} layers, got {len(extra)} more in {folder}: {some(extra)}"
         )
     return Checkpoint(config=config, arrays=arrays, source=source, files=tuple(files))
+
+
+def _unwrapped(stored: dict[str, Array]) -> dict[str, Array]:
+    """Tensors by the names that they have inside of what wrapped the network while it trained."""
+    while stored and (wrapper := next((w for w in _WRAPPERS if _all_begin(stored, w)), "")):
+        stored = {name.removeprefix(wrapper): array for name, array in stored.items()}
+    return stored
+
+
+def _all_begin(names: Iterable[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in names)
 
 
 def _find_gte_layout(stored: dict[str, Array]) -> tuple[dict[str, Array], str, str]:
