@@ -153,6 +153,25 @@ def test_wrong_input_is_an_input_error_that_says_what_was_expected(
         call(reranker)
 
 
+def test_a_frame_is_no_list_of_documents(reranker: Reranker) -> None:
+    class Frame:
+        columns = ("id", "text")
+
+        def __iter__(self) -> Any:
+            return iter(self.columns)
+
+    with pytest.raises(InputError, match="got a Frame; give a column of it"):
+        reranker.rank("w1", Frame())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected a list of documents"):
+        reranker.rank("w1", np.array("w2"))  # type: ignore[arg-type]
+
+
+def test_an_id_that_is_none_is_no_id(reranker: Reranker) -> None:
+    ranking = reranker.rank("w1", [{"text": "w2", "id": None}, {"text": "w3", "id": 0}])
+    assert {r.index: r.id for r in ranking} == {0: 0, 1: 0}
+    assert [row["id"] for row in ranking.to_dicts()] == [0, 0]
+
+
 def test_a_cut_is_reported_and_never_silent(tiny_model: Path) -> None:
     long = " ".join(f"w{10 + i}" for i in range(100))
     with Reranker(tiny_model, max_length=32) as r:

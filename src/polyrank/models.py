@@ -106,8 +106,8 @@ def find_model(
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or "\\" in name:
         raise ModelNotFoundError(
-            f"expected a folder, a hub id like owner/name, or one of {', '.join(ALIASES)}; got "
-            f"{str(model)!r}, which is no folder here"
+            f"expected a folder, a hub id like owner/name, {EMBEDDED}, or one of "
+            f"{', '.join(ALIASES)}; got {str(model)!r}, which is no folder here"
         )
     return _from_hub(name, revision, offline)
 

@@ -61,11 +61,11 @@ class Reranker:
         offline: True never opens a connection; None follows `HF_HUB_OFFLINE`.
         max_query_tokens: what a query keeps when a pair must be cut; None: half of the limit.
         on_overflow: "truncate" cuts the text of a pair over the limit and reports it on the
-            result; "windows" leaves nothing out, and reads as much at once as `window` or the
-            limit allows; "error" raises TooLongError.
+            result; "windows" reads all of it, as much at once as `window` or the limit allows;
+            "error" raises TooLongError. Both cut a query over `max_query_tokens`, and report it.
         max_batch_tokens: tokens of one forward pass; None: what runs fastest on the device.
-        max_queue_tokens: tokens that may wait; a request that would be more of them raises
-            QueueFullError, and none of its pairs run. None: no limit.
+        max_queue_tokens: tokens that may wait; a request that would make them more raises
+            QueueFullError, unless none wait, and none of its pairs run. None: no limit.
         threads: CPU threads of the backend; None: what affinity and the container allow.
         calibration: a file that `polyrank calibrate` wrote, or a Calibration; scores are then
             probabilities. None: scores are the sigmoid of the logits.
@@ -301,7 +301,13 @@ def _shut_down(engine: Engine, backend: Backend) -> None:
 
 
 def _iterated(given: Iterable[T], what: str, hint: str = "") -> Iterable[T]:
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    if hasattr(given, "columns"):
+        raise InputError(
+            f"expected a list of {what}, got a {type(given).__name__}; give a column of it, or its "
+            'rows as mappings (pandas: frame["text"], frame.to_dict("records"))'
+        )
+    scalar = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)
+    if scalar or getattr(given, "ndim", 1) == 0:
         raise InputError(f"expected a list of {what}, got {_brief(given)}{hint}")
     return given
 
@@ -346,6 +352,7 @@ def _rank(
                 document=documents[i],
                 tokens=len(encodings[i]),
                 tokens_given=encodings[i].tokens_given,
+                query_cut=encodings[i].query_cut,
             )
             for i in order
         ),

@@ -124,7 +124,9 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"expected a file at {path}: {error.strerror}") from error
+        adapter = (path.parent / "adapter_config.json").exists()
+        hint = "; the folder has an adapter: merge it into its model first" if adapter else ""
+        raise CheckpointError(f"expected a file at {path}: {error.strerror}{hint}") from error
     except ValueError as error:
         raise CheckpointError(f"expected JSON in {path}: {error}") from error
 

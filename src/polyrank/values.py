@@ -143,6 +143,8 @@ class Ranked:
     """Tokens of the pair that the network read."""
     tokens_given: int
     """Tokens of the pair before truncation."""
+    query_cut: int = 0
+    """How many tokens of the query were cut; the others that are missing are the text's."""
 
     @property
     def truncated(self) -> bool:
@@ -152,9 +154,8 @@ class Ranked:
     @property
     def id(self) -> Any:
         """The document's own `id`; its index where it has none."""
-        if isinstance(self.document, str):
-            return self.index
-        return self.document.get("id", self.index)
+        own = None if isinstance(self.document, str) else self.document.get("id")
+        return self.index if own is None else own
 
     @property
     def text(self) -> str:
@@ -192,25 +193,25 @@ class Ranking(Sequence[Ranked]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Plain rows, ready for JSON where the documents are; best first.
 
-        A mapping's own fields come along; `rank` counts from 1.
+        A mapping's own fields come along, those of these names in `given`; `rank` counts from 1.
         """
-        rows = []
-        for rank, r in enumerate(self.items, start=1):
-            own = {"text": r.document} if isinstance(r.document, str) else dict(r.document)
-            rows.append(
+        return [
+            with_fields(
+                {"text": r.document} if isinstance(r.document, str) else r.document,
                 {
-                    **own,
                     "rank": rank,
                     "index": r.index,
-                    "id": r.id,
                     "score": r.score,
                     "logit": r.logit,
                     "tokens": r.tokens,
                     "tokens_given": r.tokens_given,
+                    "query_cut": r.query_cut,
                     "truncated": r.truncated,
-                }
+                },
             )
-        return rows
+            | {"id": r.id}
+            for rank, r in enumerate(self.items, start=1)
+        ]
 
     def __repr__(self) -> str:
         lines = [f"Ranking({_short(self.query, 60)!r}, {len(self)} documents)"]
@@ -234,6 +235,12 @@ class Ranking(Sequence[Ranked]):
             "<thead><tr><th>rank</th><th>score</th><th>id</th><th>text</th><th>tokens</th></tr>"
             f"</thead><tbody>{rows}</tbody></table>{more}"
         )
+
+
+def with_fields(given: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of both; what was given under a name of ours, or as `given`, is in its `given`."""
+    taken = {name: value for name, value in given.items() if name in ours or name == "given"}
+    return {**given, **ours, **({"given": taken} if taken else {})}
 
 
 def _short(text: str, width: int) -> str:

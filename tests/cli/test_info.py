@@ -44,6 +44,11 @@ def test_info_states_shape_size_and_what_would_run(polyrank: Run, tiny_model: Pa
     }
 
 
+def test_info_states_what_a_packed_model_is_stored_in(polyrank: Run) -> None:
+    stored = json.loads(polyrank("info", "--json").out)["stored_dtypes"]
+    assert stored == ["fp16", "fp32", "int4", "int8"]
+
+
 def test_info_is_a_fact_a_line_where_people_do_not_look(polyrank: Run, tiny_model: Path) -> None:
     ran = polyrank("info", tiny_model, "--dtype", "bf16", "--device", "cpu", "--threads", 1)
     facts = dict(line.split("\t") for line in ran.lines)

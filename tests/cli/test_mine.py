@@ -230,6 +230,8 @@ def test_groups_triples_and_beir_folders_are_read_too(polyrank: Run, tmp_path: P
         (["--out", "g.jsonl", "--search", "google"], "--search bm25 or e5:FOLDER"),
         (["--out", "g.jsonl", "--search", "e5:"], "--search bm25 or e5:FOLDER"),
         (["--out", "g.jsonl", "--seed", "-1"], "'--seed'"),
+        (["--out", "g.jsonl", "--margin", "0.1"], "expected --judge MODEL with --margin"),
+        (["--out", "g.jsonl", "--relative"], "expected --judge MODEL with --margin"),
     ],
 )
 def test_wrong_usage_says_what_was_expected(
@@ -250,7 +252,10 @@ def test_wrong_usage_says_what_was_expected(
         (["--out", "texts.txt", "--texts", "texts.txt"], "expected an --out other than the input"),
         (["--out", "."], "expected --out with a file of groups, got the folder ."),
         (["--out", "g.jsonl.gz"], "expected a plain .jsonl file of groups"),
-        (["--out", "g.jsonl", "--margin", "nan"], "expected a finite margin, got nan"),
+        (
+            ["--out", "g.jsonl", "--judge", "m", "--margin", "nan"],
+            "expected a finite margin, got nan",
+        ),
     ],
 )
 def test_an_output_or_margin_that_cannot_be_is_refused(

@@ -99,7 +99,26 @@ def test_what_was_cut_is_told_of_all_documents(polyrank: Run, model: str) -> Non
 
 
 def test_nothing_to_rank_is_no_error(polyrank: Run, model: str) -> None:
-    assert polyrank("rank", "w1", "-m", model) == Ran(0, "", "")
+    assert polyrank("rank", "w1", "-m", model) == Ran(0, "", "nothing to rank\n")
+    ran = polyrank("rank", "w1", "-m", model, "--threshold", 1, stdin="w2\nw3\n")
+    assert ran == Ran(0, "", "no document of 2 has a score from 1.0 up\n")
+    assert polyrank("rank", "w1", "-m", model, "--threshold", "nan").code == 2
+
+
+def test_a_query_that_is_cut_is_said_to_be(polyrank: Run, model: str) -> None:
+    query = " ".join(f"w{n}" for n in range(10, 40))
+    ran = polyrank("rank", query, "-m", model, "--max-length", 16, "--json", stdin="w1\nw2 w3\n")
+    assert ran.err == "2 of 2 documents were cut to 16 tokens, and the query by up to 20\n"
+    assert sorted(json.loads(line)["query_cut"] for line in ran.lines) == [19, 20]
+
+
+def test_fields_of_our_names_are_kept_aside(polyrank: Run, model: str) -> None:
+    document = {"text": "w2", "id": "a", "score": 17.3, "rank": 9, "given": 1, "more": None}
+    ran = polyrank("rank", "w1", "-m", model, "--jsonl", "--json", stdin=json.dumps(document))
+    row = json.loads(ran.out)
+    assert (row["rank"], row["id"], row["more"], row["text"]) == (1, "a", None, "w2")
+    assert row["given"] == {"score": 17.3, "rank": 9, "given": 1}
+    assert 0 < row["score"] < 1
 
 
 def test_wrong_usage_ends_with_2(polyrank: Run, model: str) -> None:

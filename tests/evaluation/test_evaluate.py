@@ -115,9 +115,22 @@ def test_scores_that_cannot_be_ranked_are_errors(
         evaluate(read_collection(folder), [Fixed()], run=RUN)
 
 
+def test_scores_that_are_no_numbers_are_an_error(folder: Path) -> None:
+    class Lazy:
+        def score(self, pairs: Sequence[Pair]) -> Any:
+            return (1.0 for _ in pairs)
+
+    with pytest.raises(BackendError, match=r"expected numbers from Lazy\.score, got generator"):
+        evaluate(read_collection(folder), [Lazy()], run=RUN)
+
+
 def test_what_is_no_scorer_is_an_error(folder: Path) -> None:
     with pytest.raises(InputError, match=r"an object with score\(pairs\)"):
         evaluate(read_collection(folder), [object()], run=RUN)  # type: ignore[list-item]
+    with pytest.raises(InputError, match="expected a list of scorers, got object"):
+        evaluate(read_collection(folder), object(), run=RUN)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected a Collection, got str; read_collection"):
+        evaluate(str(folder))  # type: ignore[arg-type]
 
 
 def test_a_second_evaluation_scores_nothing_again(folder: Path, tmp_path: Path) -> None:

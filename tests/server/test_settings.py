@@ -48,6 +48,7 @@ def test_the_environment_is_read_by_type() -> None:
         ("port = true", "expected int for port"),
         ("port = 70000", "expected port up to 65535"),
         ("max_documents = 0", "expected max_documents from 1, got 0"),
+        ("request_timeout_seconds = 0", "request_timeout_seconds from 0.001, got 0"),
         ("request_timeout_seconds = inf", "expected request_timeout_seconds from 0"),
         ("unknown_models = 'maybe'", "expected unknown_models to be answer or refuse"),
         ("api_key = [1]", "expected a list of texts for api_key"),

@@ -25,9 +25,17 @@ from polyrank.checkpoint.lowbit import dequantize_int4, dequantize_int8
 from polyrank.config import EncoderConfig
 from polyrank.errors import CheckpointError
 
-__all__ = ["PACKED_FILE", "packed_metadata", "products", "save_packed", "unpack_arrays"]
+__all__ = [
+    "PACKED_FILE",
+    "packed_dtypes",
+    "packed_metadata",
+    "products",
+    "save_packed",
+    "unpack_arrays",
+]
 
 PACKED_FILE = "polyrank.safetensors"
+_DTYPES = {"U8": "int4", "I8": "int8", "F16": "fp16", "F32": "fp32"}
 _Stored = Mapping[str, npt.NDArray[Any]]
 
 
@@ -52,6 +60,16 @@ def packed_metadata(folder: Path) -> dict[str, str] | None:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"expected a safetensors file at {path}: {error}") from error
+
+
+def packed_dtypes(folder: Path) -> list[str] | None:
+    """What the tensors of a packed model are stored in; None where the folder holds none."""
+    path = folder / PACKED_FILE
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        _, header = read_header(file)
+    return sorted({_DTYPES[entry["dtype"]] for entry in header.values()})
 
 
 def unpack_arrays(

@@ -32,7 +32,7 @@ from polyrank.cli.rank import rank
 from polyrank.cli.score import score
 from polyrank.cli.serve import serve
 from polyrank.cli.train import train
-from polyrank.errors import PolyrankError
+from polyrank.errors import InputError, PolyrankError
 
 __all__ = ["app", "run"]
 
@@ -158,6 +158,8 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
     except (PolyrankError, OSError) as error:
         if wants_debug(ctx):
             traceback.print_exc()
+        if isinstance(error, FileExistsError):  # of making a folder
+            error = InputError(f"expected a folder at {error.filename}, got a file")
         print(f"error: {error}", file=sys.stderr)
         try:
             sys.stdout.flush()

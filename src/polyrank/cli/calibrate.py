@@ -93,14 +93,15 @@ def calibrate(
             )
         )
         advance = stack.enter_context(progress(source, show=True))
-        logits, labels, queries, cut = [], [], [], 0
+        logits, labels, queries, cut, query_cut = [], [], [], 0, 0
         for part in score_chunks(reranker, read_chunks(lines_of(source)), judged):
             logits.append(part.logits)
             labels += [pair["label"] for pair in part.pairs]
             queries += [pair["query"] for pair in part.pairs]
             cut += sum(e.truncated for e in part.encodings)
+            query_cut = max([query_cut, *(e.query_cut for e in part.encodings)])
             advance(len(labels))
-        cut_note(cut, len(labels), "pairs", reranker.max_length)
+        cut_note(cut, len(labels), "pairs", reranker.max_length, query_cut=query_cut)
         folder = find_model(model, revision=reranker.revision, offline=offline or None)
     fit = fit_calibration(
         np.concatenate([*logits, np.empty(0, np.float32)]),

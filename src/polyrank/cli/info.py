@@ -43,7 +43,7 @@ def info(
 
     Its network is not loaded; a model of the hub is downloaded where it is not here yet.
     Languages and license are what the model's README.md states. The fingerprint is a hash of
-    config, weights and tokenizer: models with the same one give the same scores.
+    config, weights and tokenizer: models with the same one give the same scores in fp32.
     """
     from polyrank.checkpoint import load_checkpoint
     from polyrank.models import find_model
@@ -82,16 +82,20 @@ def _facts(folder: ModelFolder, checkpoint: Checkpoint) -> dict[str, Any]:
         "max_length": limit,
         "window": tokenizer.window_of(None, limit),
         "vocabulary": config.vocab_size,
-        "stored_dtypes": _stored_dtypes(checkpoint),
+        "stored_dtypes": _stored_dtypes(folder.path, checkpoint),
         "weight_bytes": sum(p.stat().st_size for p in folder.path.glob("*.safetensors")),
         "languages": list(card.languages) if card.languages else None,
         "license": card.license,
     }
 
 
-def _stored_dtypes(checkpoint: Checkpoint) -> list[str]:
+def _stored_dtypes(folder: Path, checkpoint: Checkpoint) -> list[str]:
+    from polyrank.checkpoint import packed_dtypes
+
     arrays = checkpoint.arrays.values()
-    return sorted({"bf16" if a.bf16 else f"fp{8 * a.data.itemsize}" for a in arrays})
+    return packed_dtypes(folder) or sorted(
+        {"bf16" if a.bf16 else f"fp{8 * a.data.itemsize}" for a in arrays}
+    )
 
 
 def _runs_on(

@@ -121,6 +121,8 @@ def mine(
     """
     if out is None and not dry_run:
         raise typer.BadParameter("expected --out GROUPS, or --dry-run to only look, got neither")
+    if judge is None and (margin or relative):
+        raise typer.BadParameter("expected --judge MODEL with --margin or --relative, got none")
     names = search or ["bm25"]
     for name in names:
         check_search(name)

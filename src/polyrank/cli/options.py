@@ -93,8 +93,8 @@ MaxLength = Annotated[
         min=1,
         metavar="TOKENS",
         rich_help_panel=_PANEL,
-        help="Limit of a pair; what is over it is cut from the document. The model's own limit, "
-        "unless given.",
+        help="Limit of a pair; what is over it is cut from the document, and from a query that is "
+        "over half of it. The model's own limit, unless given.",
     ),
 ]
 OnOverflow = Annotated[

@@ -53,11 +53,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def cut_note(cut: int, total: int, what: str, max_length: int) -> None:
-    """Say how many were cut, if any."""
+def cut_note(cut: int, total: int, what: str, max_length: int, *, query_cut: int = 0) -> None:
+    """Say how many were cut, if any; `query_cut`: the most tokens that a query lost."""
     if cut:
         verb = "was" if cut == 1 else "were"
-        note(f"{cut} of {total} {what} {verb} cut to {max_length} tokens")
+        query = f", and the query by up to {query_cut}" if query_cut else ""
+        note(f"{cut} of {total} {what} {verb} cut to {max_length} tokens{query}")
 
 
 def print_ranking(ranking: Sequence[Ranked], *, snippet: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -72,6 +73,8 @@ def rank(
     if jsonl and whole:
         raise typer.BadParameter("expected --jsonl or --whole, got both")
     form: Form = "jsonl" if jsonl else "whole" if whole else "lines"
+    if threshold is not None and math.isnan(threshold):
+        raise typer.BadParameter("expected a number from 0 to 1, got nan", param_hint="--threshold")
     documents, blank = read_documents(files or [], form)
     if blank:
         note(f"{blank} blank {'line was' if blank == 1 else 'lines were'} skipped")
@@ -98,4 +101,9 @@ def rank(
             print(json_line(row))
     else:
         print_ranking(shown, snippet=_SNIPPET if whole else None)
-    cut_note(ranking.truncated, len(ranking), "documents", reranker.max_length)
+    most = max((r.query_cut for r in ranking), default=0)
+    cut_note(ranking.truncated, len(ranking), "documents", reranker.max_length, query_cut=most)
+    if not ranking:
+        note("nothing to rank")
+    elif not shown:
+        note(f"no document of {len(ranking)} has a score from {threshold} up")

@@ -80,6 +80,8 @@ def score(
     """
     if resume and output is None:
         raise typer.BadParameter("expected --output FILE with --resume, got none")
+    if output == "-":
+        raise typer.BadParameter("expected --output FILE; without it, scores go to standard output")
     if logits and as_json:
         raise typer.BadParameter("expected --logits or --json, got both; --json has the logits")
     from polyrank.cli.chunks import read_chunks, score_chunks
@@ -120,14 +122,14 @@ def score(
         to_terminal = output is None and sys.stdout.isatty()
         advance = stack.enter_context(progress(source, show=not to_terminal))
         try:
-            cut, total = _write(
+            cut, total, query_cut = _write(
                 parts, sink, advance, reranker.calibration, as_json=as_json, logits=logits
             )
         except KeyboardInterrupt:
             if output is not None:
                 note(f"stopped; the same command with --resume continues {place(output)}")
             raise
-        cut_note(cut, total, "pairs", reranker.max_length)
+        cut_note(cut, total, "pairs", reranker.max_length, query_cut=query_cut)
 
 
 def _write(
@@ -138,16 +140,18 @@ def _write(
     *,
     as_json: bool,
     logits: bool,
-) -> tuple[int, int]:
-    """Write what is scored as soon as it is; how many pairs were cut, and how many there were."""
-    cut = total = 0
+) -> tuple[int, int, int]:
+    """Write what is scored as soon as it is; how many pairs were cut, how many there were, and the
+    most tokens that a query lost."""
+    cut = total = query_cut = 0
     for part in parts:
         sink.write(_lines(part, calibration, as_json=as_json, logits=logits))
         sink.flush()  # what is scored outlives us, however we end
         total += len(part.pairs)
         cut += sum(e.truncated for e in part.encodings)
+        query_cut = max([query_cut, *(e.query_cut for e in part.encodings)])
         advance(total)
-    return cut, total
+    return cut, total, query_cut
 
 
 def _lines(part: Scored, calibration: Calibration, *, as_json: bool, logits: bool) -> bytes:
@@ -156,18 +160,23 @@ def _lines(part: Scored, calibration: Calibration, *, as_json: bool, logits: boo
     elif not as_json:
         lines = [score_text(x) for x in calibration.scores(part.logits)]
     else:
+        from polyrank.values import with_fields
+
         scores = calibration.scores(part.logits)
         rows = zip(part.pairs, scores, part.logits, part.encodings, strict=True)
         lines = [
             json_line(
-                {
-                    **fields,
-                    "score": float(score),
-                    "logit": float(logit),
-                    "tokens": len(encoding),
-                    "tokens_given": encoding.tokens_given,
-                    "truncated": encoding.truncated,
-                }
+                with_fields(
+                    fields,
+                    {
+                        "score": float(score),
+                        "logit": float(logit),
+                        "tokens": len(encoding),
+                        "tokens_given": encoding.tokens_given,
+                        "query_cut": encoding.query_cut,
+                        "truncated": encoding.truncated,
+                    },
+                )
             )
             for fields, score, logit, encoding in rows
         ]

@@ -73,6 +73,12 @@ def evaluate(
     Raises:
         InputError: nothing to evaluate. BackendError: a scorer failed.
     """
+    if not isinstance(collection, Collection):
+        raise InputError(
+            f"expected a Collection, got {type(collection).__name__}; read_collection reads one"
+        )
+    if isinstance(scorers, str) or not isinstance(scorers, Sequence):
+        raise InputError(f"expected a list of scorers, got {type(scorers).__name__}")
     for metric in metrics:
         parse_metric(metric)
     if depth < 1 or not metrics:

@@ -102,6 +102,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
                 "retry-after",
                 "server-timing",
                 "x-truncated-pairs",
+                "x-truncated-query-tokens",
                 "x-ignored-parameters",
             ],
         )

@@ -17,8 +17,10 @@ class Known:
     logit: float
     tokens: int
     tokens_given: int
-    over_limit: bool = False
-    """Whether the model's limit took anything, beside what the client had cut."""
+    limit_cut: int = 0
+    """Tokens that the model's limit took, beside what the client had cut."""
+    query_cut: int = 0
+    """Tokens that the query lost."""
 
 
 class ScoreCache:

@@ -39,6 +39,8 @@ class Scored:
     """[N] tokens that the network read of each pair"""
     cut: tuple[int, ...]
     """Which pairs were over the limit, and cut."""
+    query_cut: int
+    """The most tokens that the query lost."""
     cached: int
     """How many pairs were not run, because their score was known."""
     characters: int

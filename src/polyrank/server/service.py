@@ -181,7 +181,7 @@ class Service:
         encodings = await self.encoder.encode(reranker, [pairs[i] for i in new], max_text_tokens)
         tokenized = perf_counter() - start
         for i, e in zip(new, encodings, strict=True):
-            known[i] = Known(np.nan, len(e), e.tokens_given, e.limit_cut > 0)
+            known[i] = Known(np.nan, len(e), e.tokens_given, e.limit_cut, e.query_cut)
         found = [k for k in known if k is not None]
         self._check_lengths(found, reranker.max_length, truncate=truncate, left=left)
         ticket = Ticket()
@@ -195,6 +195,7 @@ class Service:
             logits=np.array([k.logit for k in found], np.float32),
             tokens=np.array([k.tokens for k in found], np.int64),
             cut=tuple(i for i, k in enumerate(found) if k.tokens < k.tokens_given),
+            query_cut=max((k.query_cut for k in found), default=0),
             cached=len(pairs) - len(new),
             characters=sum(len(query) + len(text) for query, text in pairs),
             calibration=reranker.calibration,
@@ -206,7 +207,7 @@ class Service:
     def _check_lengths(
         self, found: Sequence[Known], limit: int, *, truncate: bool, left: bool
     ) -> None:
-        longest = max((k.tokens_given for k in found if k.over_limit), default=None)
+        longest = max((k.tokens_given for k in found if k.limit_cut), default=None)
         if longest is not None and not truncate:
             message = f"expected at most {limit} tokens per pair, got {longest}"
             raise Problem("too_long", message, count=longest, limit=limit)

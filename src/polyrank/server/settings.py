@@ -130,10 +130,13 @@ class ServerSettings:
     )
 
     request_timeout_seconds: float = _setting(
-        60.0, "Time to score a request; what takes longer is answered with 504.", "Time", least=0
+        60.0,
+        "Time to score a request; what takes longer is answered with 504.",
+        "Time",
+        least=0.001,
     )
     receive_timeout_seconds: float = _setting(
-        20.0, "Time for a client to send its headers, and then its body.", "Time", least=0
+        20.0, "Time for a client to send its headers, and then its body.", "Time", least=0.001
     )
     idle_timeout_seconds: float = _setting(
         65.0, "How long a connection without a request stays open.", "Time", least=0

@@ -154,6 +154,8 @@ def score_headers(scored: Scored) -> dict[str, str]:
     }
     if scored.cut:
         headers["x-truncated-pairs"] = ",".join(map(str, scored.cut[:_MOST_LISTED]))
+    if scored.query_cut:
+        headers["x-truncated-query-tokens"] = str(scored.query_cut)
     return headers
 
 

@@ -62,6 +62,12 @@ class MiningConfig:
     def __post_init__(self) -> None:
         if not math.isfinite(self.margin):
             raise InputError(f"expected a finite margin, got {self.margin}")
+        for name, least in (
+            ("hard", 0), ("easy", 0), ("skip_best", 0), ("depth", 1), ("batch", 1), ("seed", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"expected {name} as a whole number from {least}, got {value!r}")
 
 
 def mine(

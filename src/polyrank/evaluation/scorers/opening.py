@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.errors import InputError
+from polyrank.errors import BackendError, InputError
 from polyrank.evaluation.bm25 import BM25
 from polyrank.evaluation.values import Collection, Judge, Judged
 from polyrank.reranker import Reranker
@@ -80,7 +80,13 @@ class _ObjectJudge:
         }  # fmt: skip
 
     def judge(self, pairs: Sequence[Pair]) -> Judged:
-        return Judged(scores=np.asarray(self._scorer.score(pairs), np.float32))
+        scores = self._scorer.score(pairs)
+        try:
+            return Judged(scores=np.asarray(scores, np.float32))
+        except (TypeError, ValueError) as error:
+            raise BackendError(
+                f"expected numbers from {self.name}.score, got {type(scores).__name__}: {error}"
+            ) from error
 
     def close(self) -> None:
         pass  # the caller opened it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,13 @@ class RerankerJudge:
         self._reranker = reranker
         self.name = reranker.name
         known = fingerprint or reranker.revision
+        onnx = reranker.backend_name.startswith("onnx")
         self.identity: Mapping[str, Any] = {
             "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
             "fingerprint": fingerprint, "backend": reranker.backend_name,
             "max_length": reranker.max_length, **({} if known else {"cached": False}),
+            # Another version of ONNX Runtime may round int8 elsewhere.
+            **({"onnxruntime": version("onnxruntime")} if onnx else {}),
             **({} if reranker.window == reranker.max_length else {"window": reranker.window}),
             **({} if reranker.on_overflow == "truncate" else {"on_overflow": reranker.on_overflow}),
         }  # fmt: skip
