@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import encoding_of
-from polyrank.engine import Engine
+from polyrank.engine import Engine, Forward
 from polyrank.errors import BackendError, EngineStoppedError
 from polyrank.values import Batch, Encoding
 
@@ -304,6 +304,19 @@ def test_progress_counts_every_pair() -> None:
     engine.submit(pairs(*range(33)), on_forward=lambda n, _: seen.append(n)).result(10)
     assert sum(seen) == 33
     assert len(seen) > 1
+    engine.stop()
+
+
+def test_a_callback_that_fails_is_no_matter_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(done: int, forward: Forward) -> None:
+        raise ValueError("mine")
+
+    _, engine = running()
+    assert len(engine.submit(pairs(1, 2), on_forward=fail).result(10)) == 2
+    assert engine.health().state == "running"
+    assert "on_forward failed" in caplog.text
     engine.stop()
 
 

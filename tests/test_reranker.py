@@ -302,6 +302,13 @@ def test_a_forked_child_is_told_to_make_its_own(tiny_model: Path) -> None:
         "    except polyrank.PolyrankError as e: os._exit(7 if 'forked' in str(e) else 8)\n"
         "    os._exit(9)\n"
         "elif os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: sys.exit(1)\n"
+        "r._engine._changed.acquire()\n"  # as a thread of the parent may have at that moment
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try: r.logits([('w1', 'w2')])\n"
+        "    except polyrank.PolyrankError: sys.exit(7)\n"
+        "r._engine._changed.release()\n"
+        "if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: sys.exit(2)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"  # one that uses its own, and ends like any process
         f"    with polyrank.Reranker({str(tiny_model)!r}) as own: own.logits([('w1', 'w2')])\n"

@@ -20,12 +20,14 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from polyrank.errors import CheckpointError, InputError, TooLongError
+from polyrank.memory import give_back
 from polyrank.stated import Stated, pointer_hint, read_stated
 from polyrank.values import Document, Encoding
 
 __all__ = ["OnOverflow", "PairTokenizer", "Template", "Truncation", "document_text"]
 
 OnOverflow = Literal["truncate", "error", "windows"]
+_LARGE = 1 << 20  # characters
 _OVERLAP = 4  # windows share one part in so many
 Ids = npt.NDArray[np.int32]
 
@@ -192,7 +194,11 @@ class PairTokenizer:
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without special tokens; one batched call for all."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(e.ids, np.int32) for e in encoded]
+        ids = [np.array(e.ids, np.int32) for e in encoded]
+        if sum(map(len, texts)) > _LARGE:
+            del encoded  # some 80 bytes a character
+            give_back()
+        return ids
 
     def assemble(
         self, query: Ids, text: Ids, truncation: Truncation, *, where: str = "pair"

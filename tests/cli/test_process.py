@@ -68,6 +68,34 @@ def test_sigterm_clears_away_what_is_half_written(tiny_model: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@posix
+@pytest.mark.parametrize("form", [["--layout", "native"], ["--onnx", "int8"]])
+def test_a_full_disk_is_an_error_that_says_so(
+    tiny_model: Path, tmp_path: Path, form: list[str]
+) -> None:
+    program = (  # files of 100 kB at most, as if there were no room for more
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import polyrank.cli.app as app\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "app.run()\n"
+    )
+    command = [sys.executable, "-c", program, "convert", tiny_model, tmp_path / "out", *form]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert "error: [Errno 27] File too large: " in done.stderr
+    assert ".safetensors" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_told_to_the_makers_of_the_runtime(tiny_model: Path, tmp_path: Path) -> None:
+    caches = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "ORT_DISABLE_TELEMETRY": ""}
+    environment = {k: v for k, v in (os.environ | caches).items() if v}
+    command = [sys.executable, "-m", "polyrank", "rank", "w1", "-m", str(tiny_model)]
+    done = subprocess.run(command, input=b"w2\n", env=environment, capture_output=True, check=True)
+    assert done.stdout
+    assert not list(tmp_path.rglob("*onnxruntime*"))
+
+
 def test_help_teaches_by_example() -> None:
     ran = run_process("--help")
     assert ran.code == 0

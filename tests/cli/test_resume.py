@@ -99,6 +99,22 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert out.read_bytes() == uninterrupted
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+def test_a_second_run_into_one_file_is_refused(polyrank: Run, model: str, tmp_path: Path) -> None:
+    import fcntl
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.write_text("w1\tw2\n")
+    with out.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for options in ([], ["--resume"]):
+            ran = polyrank("score", source, "-m", model, "-o", out, *options)
+            assert (ran.code, out.read_bytes()) == (1, b"")
+            assert f"expected to be the only run that writes {out}" in ran.err
+    assert polyrank("score", source, "-m", model, "-o", out).code == 0
+    assert polyrank("score", source, "-m", model, "-o", "/dev/null").code == 0
+
+
 def test_a_file_that_is_finished_stays_as_it_is(
     polyrank: Run, pairs: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:

@@ -53,6 +53,19 @@ def test_a_server_starts_answers_logs_and_ends(started: Callable[..., Server]) -
     assert not [row for row in rows if row["level"] == "warning"]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_another_server_has_is_said_at_once(
+    started: Callable[..., Server], tiny_model: Path, workers: str
+) -> None:
+    first = started("--workers", workers)
+    port = str(first.address[1])
+    command = [sys.executable, "-m", "polyrank", "serve", "-m", str(tiny_model), "--port", port]
+    second = subprocess.run([*command, "--workers", workers], capture_output=True, check=False)
+    assert second.returncode == 1
+    assert f"error: expected to listen at 127.0.0.1 port {port}: " in second.stderr.decode()
+    assert b"Traceback" not in second.stderr
+
+
 def test_sigterm_lets_requests_under_way_end_and_refuses_new_ones(
     started: Callable[..., Server],
 ) -> None:

@@ -89,6 +89,8 @@ def _session(op: str, x: Any, constants: dict[str, Any], threads: int) -> Produc
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
+    import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime: no telemetry
+
     domain = "" if op == "MatMul" else "com.microsoft"
     graph = helper.make_graph(
         [helper.make_node(op, ["x", *constants], ["y"], domain=domain)],

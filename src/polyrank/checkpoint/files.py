@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,18 @@ def read_header(file: IO[bytes]) -> tuple[int, dict[str, Any]]:
 def write_tensors(
     path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file that those may read who may read other new files here."""
-    save_file(dict(tensors), path, metadata=dict(metadata))
+    """Write a safetensors file that those may read who may read other new files here.
+
+    Raises OSError where there is no room, say.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)  # the library writes files that only their owner can read

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
@@ -24,7 +25,7 @@ from polyrank.cli.calibrate import calibrate
 from polyrank.cli.convert import convert
 from polyrank.cli.eval import evaluate
 from polyrank.cli.info import info
-from polyrank.cli.interrupts import exit_code, heed_sigterm
+from polyrank.cli.interrupts import exit_code, sigterm_heeded
 from polyrank.cli.mine import mine
 from polyrank.cli.options import Debug, wants_debug
 from polyrank.cli.pretrain import pretrain
@@ -64,7 +65,7 @@ class _Group(TyperGroup):
     """Commands whose ends are all turned into exit codes."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        with _exit_codes(ctx):
+        with _exit_codes(ctx), sigterm_heeded():
             return super().invoke(ctx)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
@@ -97,7 +98,6 @@ app.add_typer(cache)
 
 def run() -> None:
     """Run the command that argv asks for; ends the process."""
-    heed_sigterm()
     _open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -160,11 +160,15 @@ def _exit_codes(ctx: typer.Context) -> Iterator[None]:
             traceback.print_exc()
         if isinstance(error, FileExistsError):  # of making a folder
             error = InputError(f"expected a folder at {error.filename}, got a file")
-        print(f"error: {error}", file=sys.stderr)
+        room = "; make room" if getattr(error, "errno", None) == errno.ENOSPC else ""
+        print(f"error: {error}{room}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:
             _drop_stdout()
+        raise typer.Exit(1) from None
+    except MemoryError:
+        print("error: memory ran out; see docs/cpu.md for what takes how much", file=sys.stderr)
         raise typer.Exit(1) from None
     except Exception as error:
         if (behind := _interrupt_behind(error)) is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "exit_code", "heed_sigterm", "interrupt"]
+__all__ = ["Terminated", "exit_code", "interrupt", "sigterm_heeded"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -22,9 +25,17 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
-def heed_sigterm() -> None:
-    """From now on SIGTERM raises Terminated in the main thread."""
-    signal.signal(signal.SIGTERM, _raise)
+@contextmanager
+def sigterm_heeded() -> Iterator[None]:
+    """SIGTERM raises Terminated meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

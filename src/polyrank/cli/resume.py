@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
@@ -30,6 +31,7 @@ def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
         file = open(path, "a+b")  # noqa: SIM115  the caller's
     except OSError as error:
         raise cannot_write(path, error) from error
+    _take(file, path)
     if file.tell() and not resume:
         file.close()
         raise InputError(
@@ -37,6 +39,23 @@ def open_output(path: str, source: BinaryIO, *, resume: bool) -> BinaryIO:
             "to continue it, or delete it"
         )
     return file
+
+
+def _take(file: BinaryIO, path: str) -> None:
+    """Keep other runs from writing to the file. Raises InputError where one does."""
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        return
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InputError(
+                f"expected to be the only run that writes {place(path)}, found another one at "
+                "work; wait for its end, or give another --output"
+            ) from None
 
 
 def check_output(path: str, source: BinaryIO) -> None:

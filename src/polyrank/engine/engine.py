@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -23,6 +26,7 @@ __all__ = ["Engine", "Forward", "Health", "OnForward"]
 Logits = npt.NDArray[np.float32]
 
 _SMALLEST_PART = 4  # of a pass that runs beside others, of the budget
+_log = logging.getLogger("polyrank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +114,7 @@ class Engine:
         self._alone = False  # whether a pass runs, or waits to run, that takes all threads
         self._workers: list[threading.Thread] = []
         self._working = 0  # workers that have not ended
+        _engines.add(self)
 
     def start(self) -> Engine:
         """Start the workers. An engine starts once."""
@@ -174,9 +179,15 @@ class Engine:
                 queued_tokens=self._scheduler.queued_tokens,
             )
 
+    def end_in_child(self) -> None:
+        """Refuse all in a forked process: it has no workers, and a lock that any thread of its
+        parent may have held."""
+        self._changed = threading.Condition()
+        self._ended = True
+
     def _alive(self) -> bool:
-        alive = all(w.is_alive() for w in self._workers)
-        return bool(self._workers) and alive and not self._ended
+        # Not by asking the threads: an interrupt meanwhile makes Python 3.11 take them for dead.
+        return bool(self._workers) and not self._ended
 
     def _forget(self, number: int) -> None:
         with self._changed:
@@ -245,7 +256,10 @@ class Engine:
                     done.setdefault(request, []).append(index)
             for request, indices in done.items():
                 request.left -= len(indices)
-                request.on_forward(int(request.copies[indices].sum()), forward)
+                try:
+                    request.on_forward(int(request.copies[indices].sum()), forward)
+                except Exception:  # noqa: BLE001  one caller's, no matter of the others
+                    _log.exception("polyrank: on_forward failed")
         for request in done:
             if request.left == 0:
                 _finish(request)
@@ -281,6 +295,18 @@ class Engine:
             )
             for request, places in _by_request(missing).items()
         }
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _end_in_child() -> None:
+    for engine in list(_engines):
+        engine.end_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
 
 
 def _by_request(work: Sequence[_Job]) -> dict[_Request, list[int]]:

@@ -172,5 +172,6 @@ def write_results(done: Sequence[Evaluation], output: Path) -> None:
         (output / "report.html", write_report(done)),
     ):
         part = path.with_name(path.name + ".part")
-        part.write_text(content, encoding="utf-8", newline="\n")
+        # A path that is no UTF-8 has lone surrogates: they leave as \udXXX.
+        part.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
         part.replace(path)

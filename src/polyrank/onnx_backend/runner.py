@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, CheckpointError
+from polyrank.memory import give_back
 from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
 from polyrank.values import Batch, Encoding, pack
 
@@ -23,7 +24,7 @@ __all__ = ["OnnxBackend"]
 # A run's states fit the cache, at widths 384 and 768; 2,048 tokens are 8 to 20 % slower.
 _BATCH_TOKENS = 768
 _SHORTEST = pack([Encoding(ids=np.zeros(2, np.int32), type_split=2, tokens_given=2)])
-ort.disable_telemetry_events()  # Microsoft's builds would tell it of use
+ort.disable_telemetry_events()  # for where it was imported before us
 _FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]  # slower than what they replace
 
 
@@ -93,6 +94,7 @@ class OnnxBackend:
     def close(self) -> None:
         """Drop the sessions; their memory goes back with them."""
         del self._session, self._single
+        give_back()
 
     def _single_threaded(self) -> ort.InferenceSession:
         with self._opening:
@@ -109,6 +111,8 @@ class OnnxBackend:
             )
         except (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
             raise CheckpointError(f"expected a packed model at {self._path}: {error}") from error
+        except ort_errors.RuntimeException as error:  # std::bad_alloc
+            raise BackendError(f"expected room for {self._path} in memory: {error}") from error
         _opened.add(session)
         return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -48,7 +49,7 @@ def serve(settings: ServerSettings, *, say: Callable[[str], None]) -> None:
         return
     service = Service(settings)
     server = _Server(service, lambda: say(f"{_what(service)} at {where}"))
-    server.run(sockets=[PatientListener(fileno=listener.detach())])
+    _run(server, listener, settings)
     if service.failure is not None:
         raise service.failure
     if service.state == "loading":
@@ -81,7 +82,20 @@ def _work(settings: ServerSettings, listener: socket.socket, place: Place) -> No
         place.failed(str(error))
         sys.exit(1)
     server = _Server(service, lambda: place.ready(_what(service)), place)
-    server.run(sockets=[PatientListener(fileno=listener.detach())])
+    try:
+        _run(server, listener, settings)
+    except InputError as error:
+        place.failed(str(error))
+        sys.exit(1)
+
+
+def _run(server: uvicorn.Server, listener: socket.socket, settings: ServerSettings) -> None:
+    try:
+        server.run(sockets=[PatientListener(fileno=listener.detach())])
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise _taken(settings, error) from error  # by a server that loaded as long as this one
 
 
 def _config(service: Service) -> uvicorn.Config:
@@ -120,13 +134,23 @@ def _listen(settings: ServerSettings) -> socket.socket:
             if not hasattr(socket, "SO_REUSEPORT"):
                 raise InputError("expected no reuse_port: this system cannot share a port")
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        elif port:  # bind alone does not find another server: the address may be used again
+            with socket.socket(family, kind, proto) as probe:
+                if sys.platform != "win32":
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
         listener.bind(address)
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"expected to listen at {host} port {port}: {error}; is another server there? "
-            "--port 0 takes a free one"
-        ) from error
+        raise _taken(settings, error) from error
     return listener
+
+
+def _taken(settings: ServerSettings, error: Exception) -> InputError:
+    return InputError(
+        f"expected to listen at {settings.host} port {settings.port}: {error}; is another server "
+        "there? --port 0 takes a free one"
+    )
 
 
 class _Server(uvicorn.Server):

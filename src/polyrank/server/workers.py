@@ -34,6 +34,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0  # a process that ran for so long is started again after the first pause
 _GRACE_SECONDS = 10.0  # for processes that should have ended
 _SILENCE_SECONDS = 30.0  # of a process whose event loop hangs
+_PAUSED_SECONDS = 5.0  # a tick that takes longer was one in which everything stood still
 _log = logging.getLogger(__name__)
 
 
@@ -152,6 +153,10 @@ class _Worker:
                 if word != "alive":
                     self.ready, self.said = word == "ready", said
 
+    def excuse(self) -> None:
+        """Begin to wait for its words anew: we ourselves stood still, and it perhaps with us."""
+        self._heard = monotonic()
+
     def tell(self, order: Order) -> None:
         """Pass an order on, once."""
         if self.told != order:
@@ -214,7 +219,11 @@ class _Crew:
                 if not told and all(w.ready for w in self._workers):
                     told = True
                     say(self._workers[0].said)
+                ticked = monotonic()
                 wait([event for w in self._workers for event in w.events], _TICK_SECONDS)
+                if monotonic() - ticked > _TICK_SECONDS + _PAUSED_SECONDS:
+                    for worker in self._workers:
+                        worker.excuse()
         finally:
             for worker in self._workers:
                 if worker.there:

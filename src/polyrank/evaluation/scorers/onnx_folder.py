@@ -95,6 +95,8 @@ def _graph(folder: Path) -> Path:
 
 
 def _open(path: Path, threads: int) -> Any:
+    import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime: no telemetry
+
     try:
         import onnxruntime
     except ImportError as error:
