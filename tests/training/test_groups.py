@@ -110,9 +110,26 @@ def test_a_beir_folder_gives_a_group_for_each_positive(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\na\t0\t1\na\t1\t0\n")
     assert list(read_beir(tmp_path)) == [Group(query="q", texts=("T t0", "t1"))]
-    (tmp_path / "qrels/train.tsv").write_text("a\t9\t1\n")
+    (tmp_path / "qrels/train.tsv").write_text("a\t9\t1\na\t1\t1\n")
     with pytest.raises(InputError, match="expected the id '9'"):
         list(read_beir(tmp_path))
+    bad = BadLines()
+    assert list(read_beir(tmp_path, bad=bad)) == [Group(query="q", texts=("t1",))]
+    assert bad.count == 1
+
+
+def test_a_beir_folder_as_others_write_it(tmp_path: Path) -> None:
+    corpus = [
+        {"_id": 1, "title": "only a title", "text": ""},
+        {"_id": "b c", "text": "same"},
+        {"_id": "d", "text": "same"},
+        {"_id": "e", "text": "no"},
+    ]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    (tmp_path / "queries.jsonl").write_text('{"_id": 7, "text": "q"}')
+    rows = ["7\t1\t1", "7\tb c\t1", "7\td\t0", "7\te\t0"]
+    (tmp_path / "qrels.tsv").write_text("\n".join(rows))
+    assert [g.texts for g in read_beir(tmp_path)] == [("only a title", "no"), ("same", "no")]
 
 
 def test_labelled_files_are_told_by_their_looks(tmp_path: Path) -> None:
@@ -131,6 +148,8 @@ def test_labelled_files_are_told_by_their_looks(tmp_path: Path) -> None:
 def test_texts_are_lines_or_json(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\n two\n")
     (tmp_path / "a.jsonl").write_text('{"title": "T", "text": "one"}\n{"text": ""}\n')
+    (tmp_path / "a.NDJSON").write_text('{"title": " ", "text": "two"}\n')
+    assert list(read_texts(tmp_path / "a.NDJSON")) == ["two"]
     bad = BadLines()
     assert list(read_texts(tmp_path / "a.txt")) == ["one", "two"]
     assert list(read_texts(tmp_path / "a.jsonl", bad)) == ["T one"]
@@ -154,8 +173,13 @@ def test_a_compressed_file_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_number_is_a_bad_line(tmp_path: Path) -> None:
-    (tmp_path / "g.jsonl").write_text('{"query": "q", "texts": ["a"], "scores": [null]}\n')
-    with pytest.raises(InputError, match="expected numbers in `scores`"):
+    for score in ("null", "NaN", "1e999", "true", "1" + "0" * 400):
+        line = f'{{"query": "q", "texts": ["a"], "scores": [{score}]}}\n'
+        (tmp_path / "g.jsonl").write_text(line)
+        with pytest.raises(InputError, match="expected finite numbers in `scores`"):
+            list(read_groups(tmp_path / "g.jsonl"))
+    (tmp_path / "g.jsonl").write_text('{"query": "q", "texts": ["a"], "labelled": "false"}\n')
+    with pytest.raises(InputError, match=r"`labelled` as true or false at .* got 'false'"):
         list(read_groups(tmp_path / "g.jsonl"))
 
 

@@ -46,6 +46,26 @@ def test_bm25_finds_the_texts_that_share_rare_words() -> None:
     assert nothing.shape == none.shape == (0, 2)
 
 
+def test_a_known_answer_is_no_negative_whatever_its_white_space(tmp_path: Path) -> None:
+    groups = [
+        Group(query="red fox", texts=("the red fox \n", "the  red fox runs", "night")),
+        Group(query="red fox", texts=("the red fox runs",)),
+    ]
+    config = MiningConfig(hard=5, easy=5)
+    mine(groups, TEXTS, [LexicalIndex(TEXTS)], config, tmp_path / "out.jsonl")
+    for group in read_groups(tmp_path / "out.jsonl"):
+        negatives = [" ".join(text.split()) for text in group.texts[1:]]
+        assert not {"the red fox", "the red fox runs"}.intersection(negatives)
+        assert len(negatives) == len(set(negatives))
+        assert "night" in negatives
+
+
+@pytest.mark.parametrize("wrong", [{"hard": -1}, {"easy": -1}, {"skip_best": -3}, {"depth": 0}])
+def test_numbers_below_their_least_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="as a whole number from"):
+        MiningConfig(**wrong)  # type: ignore[arg-type]
+
+
 def test_a_negative_is_the_best_candidate_that_is_not_the_positive(tmp_path: Path) -> None:
     mine(GROUPS, TEXTS, [LexicalIndex(TEXTS)], ONE_HARD, tmp_path / "out.jsonl")
     first, _ = read_groups(tmp_path / "out.jsonl")

@@ -180,6 +180,28 @@ def test_a_folder_of_texts_is_a_language_a_file(tmp_path: Path) -> None:
         find_texts(tmp_path / "plain" / "empty", tmp_path)
 
 
+def test_two_files_of_a_language_and_other_encodings_are_errors(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "de.txt").write_bytes(b"w1\n\xffw2\n")
+    with pytest.raises(InputError, match=r"expected UTF-8, got the byte 0xff at .*de\.txt:2"):
+        TextMixture(
+            {"de": tmp_path / "de.txt"}, PairTokenizer.from_folder(tiny_model), max_length=8, seed=0
+        )
+    (tmp_path / "de.txt.xz").write_bytes(lzma.compress(b"w1\n"))
+    with pytest.raises(InputError, match=r"expected one file of each language .* two of de"):
+        find_texts(tmp_path, tmp_path / "unpacked")
+
+
+def test_all_of_a_long_line_is_read(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "en.txt").write_text(" ".join(f"w{n}" for n in range(10, 410)) + "\n")
+    mixture = TextMixture(
+        {"en": tmp_path / "en.txt"}, PairTokenizer.from_folder(tiny_model), max_length=32, seed=0
+    )
+    seen = {int(i) for number in range(100) for i in mixture.draw(number).ids}
+    assert len(seen) > 350
+
+
 def test_a_damaged_text_leaves_nothing_unpacked(tmp_path: Path) -> None:
     (tmp_path / "de.txt.xz").write_bytes(b"no xz at all")
     with pytest.raises(InputError, match="expected a whole compressed file"):

@@ -164,6 +164,14 @@ def mine(
             note(f"stopped; the same command goes on with {out}")
             raise
     note(f"wrote {count:,} {'group' if count == 1 else 'groups'} to {out}")
+    if alone_left := _without_negatives(out):
+        note(f"{alone_left:,} of them have no negative: give more --texts, or --hard and --easy")
+
+
+def _without_negatives(groups: Path) -> int:
+    from polyrank.training.readers import read_groups
+
+    return sum(len(group.texts) == 1 for group in read_groups(groups))
 
 
 def _check_out(out: Path, *inputs: str | None) -> None:

@@ -28,7 +28,7 @@ __all__ = [
 # What a run may change when it goes on: how long it is, how often it is kept, what a step costs.
 _FREE = (
     "steps", "checkpoint_every", "keep_models", "evaluate_every", "log_every", "recompute",
-    "dtype", "max_batch_tokens",
+    "dtype", "max_batch_tokens", "loader_processes", "compile",
 )  # fmt: skip
 
 
@@ -186,8 +186,9 @@ def _first_interrupt(watch: Watch, *, waits: bool) -> Iterator[None]:
             os.write(2, b"stopping after this step; Ctrl-C once more stops at once\n")
 
     if waits:
-        for number in before:
-            signal.signal(number, stop)
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as of a run behind a shell's `&`
+                signal.signal(number, stop)
     else:  # a process that waits for another one in a collective hears only this
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

@@ -126,11 +126,16 @@ def train(
     run = _run(config, recipe, model, data or [], offline)
     if steps is not None:
         run = replace(run, loop=replace(run.loop, steps=steps))
+    if out is not None:
+        check_begun(out, to_mapping(run))
     if out is None or dry_run:
+        if evaluate is not None:
+            from polyrank.evaluation import read_collection
+
+            read_collection(evaluate)
         for line in preview_reranker(run, device=device).lines():
             print(line)
         return
-    check_begun(out, to_mapping(run))
     _train(run, out, device, evaluate, queries)
 
 

@@ -18,7 +18,8 @@ __all__ = ["check_collection", "language_of", "read_collection", "read_documents
 _QRELS = ("qrels.tsv", "qrels.txt", "qrels.trec", "qrels")
 _CANDIDATES = ("bm25.top100.tsv", "candidates.tsv")
 _PAIR = re.compile(r"([a-z]{2,3}(?:-\w+)*)>([a-z]{2,3}(?:-\w+)*):")
-_SUFFIX = re.compile(r".+\.([a-z]{2,3}(?:-\w+)*)")
+# Two letters, or three with a script: `faq.dev` and `faq.new` are no languages.
+_SUFFIX = re.compile(r".+\.([a-z]{2}(?:-\w+)*|[a-z]{3}-\w+)")
 
 
 def read_collection(folder: str | Path, *, split: str = "test") -> Collection:

@@ -96,7 +96,7 @@ def write_run(run: Mapping[str, Mapping[str, float]], path: Path, *, tag: str) -
         for query, scores in run.items():
             order = sorted(sorted(scores, reverse=True), key=scores.__getitem__, reverse=True)
             for rank, document in enumerate(order, start=1):
-                file.write(f"{query}\tQ0\t{document}\t{rank}\t{scores[document]!r}\t{tag}\n")
+                file.write(f"{query}\tQ0\t{document}\t{rank}\t{float(scores[document])!r}\t{tag}\n")
 
 
 def _rows(path: Path, bad: BadLines, columns: tuple[int, int]) -> Iterator[tuple[int, list[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,3 +75,5 @@ def _as_it_is(made: Any) -> Any:
 
 def _begin(_worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
+    for number in (signal.SIGINT, signal.SIGTERM):  # the process that trains decides
+        signal.signal(number, signal.SIG_IGN)

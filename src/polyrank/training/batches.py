@@ -13,7 +13,7 @@ from polyrank.training.groups import Group
 from polyrank.training.sampling import Part
 from polyrank.values import Batch, Encoding, pack
 
-__all__ = ["GroupBatch", "pack_groups"]
+__all__ = ["GroupBatch", "pack_groups", "share_cut"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +23,8 @@ class GroupBatch:
     batch: Batch
     groups: tuple[Group, ...]
     """[G] in the order of the batch."""
+    cut: int = 0
+    """How many of the pairs were cut to their part's limit."""
 
     @property
     def sizes(self) -> list[int]:
@@ -33,6 +35,11 @@ class GroupBatch:
     def tokens(self) -> int:
         """What the batch costs."""
         return len(self.batch.ids)
+
+
+def share_cut(batches: Sequence[GroupBatch]) -> float:
+    """The share of the batches' pairs that were cut."""
+    return sum(b.cut for b in batches) / max(1, sum(sum(b.sizes) for b in batches))
 
 
 def pack_groups(
@@ -65,6 +72,7 @@ def pack_groups(
         GroupBatch(
             batch=pack([pair for g in chosen for pair in encoded[g]]),
             groups=tuple(drawn[g][0] for g in chosen),
+            cut=sum(pair.truncated for g in chosen for pair in encoded[g]),
         )
         for chosen in batches
     ]

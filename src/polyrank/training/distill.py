@@ -33,7 +33,7 @@ class FromTeachers(Reranking):
         teachers: Sequence[CrossEncoder],
     ) -> None:
         """`teachers`: at least one, on the student's device; they read its token ids."""
-        super().__init__(data, loss, tokenizer)
+        super().__init__(data, loss, tokenizer, taught=True)
         self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
 
     def loss(self, model: Any, batch: GroupBatch) -> tuple[torch.Tensor, dict[str, float]]:

@@ -23,6 +23,7 @@ __all__ = ["BadLines", "Group", "GroupFile", "check_plain", "parse_group", "writ
 
 # A guess that holds within a factor of two for all scripts: 4 letters, or 1.5 Chinese characters.
 _BYTES_PER_TOKEN = 4
+_LARGEST = 3e38  # of fp32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,17 +94,25 @@ def parse_group(line: str | bytes, where: str) -> Group:
     if scores is not None:
         if not isinstance(scores, list) or len(scores) != len(texts):
             raise InputError(f"expected `scores`, one for each of {len(texts)} texts, at {where}")
-        if not all(isinstance(s, (int, float)) for s in scores):
-            raise InputError(f"expected numbers in `scores` at {where}, got {scores!r}")
-        scores = tuple(map(float, scores))
+        scores = tuple(_finite(s, where) for s in scores)
+    labelled = row.get("labelled", scores is None)
+    if not isinstance(labelled, bool):
+        raise InputError(f"expected `labelled` as true or false at {where}, got {labelled!r}")
     return Group(
         query=query,
         texts=tuple(texts),
-        labelled=bool(row.get("labelled", scores is None)),
+        labelled=labelled,
         scores=scores,
         lang=str(row.get("lang") or ""),
         source=str(row.get("source") or ""),
     )
+
+
+def _finite(score: object, where: str) -> float:
+    number = not isinstance(score, bool) and isinstance(score, (int, float))
+    if not number or not abs(score) < _LARGEST:  # type: ignore[arg-type]
+        raise InputError(f"expected finite numbers in `scores` at {where}, got {score!r:.40}")
+    return float(score)  # type: ignore[arg-type]
 
 
 def check_plain(path: Path) -> None:
@@ -129,8 +138,13 @@ class GroupFile:
     """
 
     def __init__(
-        self, path: str | Path, parse: Callable[[str | bytes, str], Group] = parse_group
+        self,
+        path: str | Path,
+        parse: Callable[[str | bytes, str], Group] = parse_group,
+        *,
+        lacks: Callable[[Group], str] = lambda group: "",
     ) -> None:
+        """`lacks`: what a group needs to be learned from, where it has not got it; else ""."""
         self.path = Path(path)
         check_plain(self.path)
         self.bad = BadLines()
@@ -141,6 +155,8 @@ class GroupFile:
         for number, offset, line in self._lines():
             try:
                 group = parse(line, f"{self.path}:{number}")
+                if missing := lacks(group):
+                    raise InputError(f"expected {missing} at {self.path}:{number}")
             except InputError as error:
                 self.bad.add(str(error))
                 continue

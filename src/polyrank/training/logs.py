@@ -87,7 +87,7 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "log.jsonl"
         self._say = say
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, resumed_at)
         if self._path.exists():
             kept = [
                 line
@@ -95,6 +95,13 @@ class RunLog:
                 if _step_of(line) <= resumed_at
             ]
             self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether a step's numbers of a kind are there already."""
+        if not self._path.exists():
+            return False
+        rows = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+        return any(row["kind"] == kind and row["step"] == step for row in rows)
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Log numbers under a kind: `train` or `evaluation`."""
@@ -122,9 +129,10 @@ def _step_of(line: str) -> float:
         return float("inf")  # a line cut by a kill
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, resumed_at: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    again = resumed_at + 1 if resumed_at else None  # steps from here on are shown once
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=again)

@@ -72,8 +72,10 @@ def train(
     first = _resume(folder, model, optimizer, ema, config, say)
     log = RunLog(folder, resumed_at=first, say=say) if rank() == 0 else None
 
-    if evaluate is not None and first == 0 and config.evaluate_every is not None:
-        _measure(model, ema, evaluate, log, 0)
+    # Before any step, and what an interrupted run had no time for.
+    due = first == 0 or _is_due(first, first == config.steps, config.evaluate_every)
+    if evaluate is not None and due:
+        _measure(model, ema, evaluate, log, first)
     window = Window()
     steps = range(first, config.steps)
     for step, batches in made_ahead(objective.batches, steps, processes=config.loader_processes):
@@ -112,10 +114,11 @@ def _is_due(done: int, last: bool, every: int | None) -> bool:
 def _measure(
     model: nn.Module, ema: Ema | None, evaluate: Evaluate, log: RunLog | None, done: int
 ) -> None:
-    with _mean(model, ema):
-        numbers = evaluate(model, done)
-    if log is not None:
-        log.write("evaluation", done, dict(numbers))
+    """Log what an evaluation says, once; in the first process alone, the others wait."""
+    if log is not None and not log.has("evaluation", done):
+        with _mean(model, ema):
+            log.write("evaluation", done, dict(evaluate(model, done)))
+    wait()
 
 
 def _prepare(model: nn.Module, config: LoopConfig) -> None:
@@ -146,12 +149,12 @@ def run_step(
     sizes = [objective.size(b) for b in batches]
     items, tokens = (sum(column) for column in zip(*sizes, strict=True))
     if not items:
-        raise InputError(f"expected at least one item in step {step}, got none")
+        raise InputError(f"expected at least one item in step {step + 1}, got none")
     loss = 0.0
     logged: dict[str, float] = {}
     for i in range(rank(), len(batches), world()):
         # A batch's dropout is its own, whichever process has it and whatever was before it.
-        torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + i)
+        torch.manual_seed(((config.seed * 1_000_003 + step) * 1_009 + i) % (1 << 63))
         part, sums = _backward(model, objective, batches[i], config, items)
         loss += part
         for name, value in sums.items():
@@ -160,13 +163,14 @@ def run_step(
     loss, logged = reduce_step(parameters, loss, logged)
     if not math.isfinite(loss):
         raise BackendError(
-            f"expected a finite loss, got {loss} at step {step}; lower the learning rate, use "
-            "dtype fp32, or look for an empty text in this step's groups"
+            f"expected a finite loss, got {loss} at step {step + 1}; begin anew, in another "
+            "folder, with a lower learning rate or dtype fp32, or look for an empty text in this "
+            "step's groups"
         )
     limit = math.inf if config.clip_norm is None else config.clip_norm
     grad_norm = float(nn.utils.clip_grad_norm_(parameters, limit))
     if not math.isfinite(grad_norm):
-        raise BackendError(f"expected finite gradients, got norm {grad_norm} at step {step}")
+        raise BackendError(f"expected finite gradients, got norm {grad_norm} at step {step + 1}")
     factor = learning_rate_factor(step, config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
@@ -210,10 +214,10 @@ def _keep(
         weights = {n: p.detach() for n, p in trainable(model).items()}
         state = {"step": done, "weights": weights, "optimizer": optimizer.state_dict()}
         state |= {"ema": None if ema is None else ema.mean, "config": to_mapping(config)}
-        save_state(folder, state)
-        if export is not None:
+        if export is not None:  # before the state: whoever goes on from that need not look back
             with _mean(model, ema):
                 export(model, done)
+        save_state(folder, state)
     wait()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyrank.errors import InputError
-from polyrank.training.config import changes
+from polyrank.training.config import changes, read_object
 from polyrank.training.groups import Group
 
 __all__ = ["Judge", "MiningConfig", "Search", "mine"]
@@ -83,7 +83,8 @@ def mine(
 ) -> int:
     """Add negatives from `texts` to labelled groups, and write them to `out`, in order.
 
-    A known answer of a query is never its negative, whichever group it is in. `progress` is called
+    A known answer of a query is never its negative, whichever group it is in and however its white
+    space is; a group's own negatives are held to that too. `progress` is called
     after every batch with (groups done, groups). A run that was stopped goes on after the last
     whole line; its negatives are those of an uninterrupted run. `identity`: what else must be the
     same for that, as JSON (names of the searches, hashes of the inputs).
@@ -98,7 +99,7 @@ def mine(
     done = _resume(out, {name: v for name, v in settings.items() if name != "batch"}, len(groups))
     answers: dict[str, set[str]] = {}
     for group in groups:
-        answers.setdefault(group.query, set()).add(group.texts[0])
+        answers.setdefault(group.query, set()).add(_plain(group.texts[0]))
     with out.open("a", encoding="utf-8") as file:
         for start in range(done, len(groups), config.batch):
             chunk = groups[start : start + config.batch]
@@ -108,10 +109,12 @@ def mine(
                 # What shares nothing is no harder than a text drawn at random.
                 hits = [ids[i][scores[i] != 0] for ids, scores in found]
                 candidates = _interleave([list(map(int, best)) for best in hits])
-                known = answers[group.query] | set(group.texts)
+                right, *given = group.texts
+                given = [t for t in given if _plain(t) not in answers[group.query]]
+                known = answers[group.query] | set(map(_plain, given))
                 mined = _negatives(group, known, texts, candidates, config, judge, rng)
                 # A teacher's scores, where there were any, say nothing of the new texts.
-                whole = replace(group, texts=(*group.texts, *mined), scores=None)
+                whole = replace(group, texts=(right, *given, *mined), scores=None)
                 file.write(whole.to_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -130,16 +133,21 @@ def _negatives(
     rng: np.random.Generator,
 ) -> list[str]:
     fresh = dict.fromkeys(texts[c] for c in list(candidates)[config.skip_best :])
-    hard = [text for text in fresh if text not in known]
+    hard = [text for text in fresh if _plain(text) not in known]
     if judge is not None and hard:
         scores = judge([(group.query, t) for t in (group.texts[0], *hard)])
         limit = scores[0] - (abs(scores[0]) * config.margin if config.relative else config.margin)
         hard = [text for text, score in zip(hard, scores[1:], strict=True) if score < limit]
     hard = hard[: config.hard]
     drawn = rng.integers(0, len(texts), 4 * config.easy)
-    taken = known | set(hard)
-    easy = [t for t in dict.fromkeys(texts[int(i)] for i in drawn) if t not in taken]
+    taken = known | set(map(_plain, hard))
+    easy = [t for t in dict.fromkeys(texts[int(i)] for i in drawn) if _plain(t) not in taken]
     return [*hard, *easy[: config.easy]]
+
+
+def _plain(text: str) -> str:
+    """A text by which it is told from others: white space does not count."""
+    return " ".join(text.split())
 
 
 def _interleave(lists: list[list[int]]) -> list[int]:
@@ -157,9 +165,11 @@ def _resume(out: Path, settings: Mapping[str, Any], most: int) -> int:
     beside = out.with_name(out.name + ".mining.json")
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        part = beside.with_name(beside.name + ".part")
+        part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        part.replace(beside)
         return 0
-    begun = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    begun = read_object(beside) if beside.exists() else None
     if begun != settings:
         found = changes(begun, settings) if begun else "a file without its settings beside it"
         raise InputError(

@@ -12,7 +12,7 @@ from polyrank.torch_backend.attention import Layout
 from polyrank.training.batches import GroupBatch, pack_groups
 from polyrank.training.buckets import BucketedMixture
 from polyrank.training.config import LossConfig, MixtureConfig
-from polyrank.training.groups import GroupFile
+from polyrank.training.groups import Group, GroupFile
 from polyrank.training.losses import (
     info_nce,
     listwise_kl,
@@ -62,10 +62,22 @@ class Reranking:
         data: MixtureConfig,
         loss: LossConfig,
         tokenizer: PairTokenizer,
+        *,
+        taught: bool = False,
     ) -> None:
+        """`taught`: whether teachers score every group."""
+
+        def lacks(group: Group) -> str:
+            if taught or group.scores is not None:
+                return ""
+            if not group.labelled:
+                return "`scores` in a group that is not labelled, where no teachers are"
+            alone = len(group.texts) == 1 and not loss.cross_batch
+            return "a text beside the positive: mine negatives first" if alone else ""
+
         parts = [
             Part(
-                file=GroupFile(p.path),
+                file=GroupFile(p.path, lacks=lacks),
                 weight=p.weight,
                 group_size=p.group_size,
                 max_length=p.max_length,
@@ -120,7 +132,7 @@ def group_losses(
         x, m = logits_GN[at], mask_GN[at]
         nce = info_nce(x, m, temperature=config.temperature, cross_batch=config.cross_batch).sum()
         total = total + config.contrastive * nce
-        right = x.masked_fill(~m, -torch.inf).argmax(1) == 0
+        right = (x[:, :1] > x.masked_fill(~m, -torch.inf)[:, 1:]).all(1)
         logged |= {"nce": float(nce.detach()), "labelled": len(rows)}
         logged["right"] = float(right.sum())
         if config.pointwise:

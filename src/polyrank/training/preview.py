@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from polyrank.errors import InputError
+from polyrank.training.batches import share_cut
 from polyrank.training.config import RerankConfig, TrainingDtype
 from polyrank.training.device import autocast
 from polyrank.training.logs import duration_text
@@ -29,6 +30,8 @@ class Preview:
     """Groups file -> lines left out."""
     tokens_per_step: float
     pairs_per_step: float
+    cut: float
+    """The share of these steps' pairs that were cut to their part's max_length."""
     tokens: int
     """Of the whole run, as the first steps go."""
     seconds: float | None
@@ -42,8 +45,9 @@ class Preview:
             *(f"pair: {pair}" for pair in self.pairs),
             *(f"share: {share:6.1%}  {name} {lang}".rstrip() for (name, lang), share in top),
             *(f"left out: {n} lines of {name}" for name, n in self.bad_lines.items() if n),
+            *([f"cut: {self.cut:.0%} of the pairs, to their part's max_length"] * (self.cut > 0)),
             f"a step: {self.pairs_per_step:.0f} pairs, {self.tokens_per_step:.0f} tokens",
-            f"the run: {self.tokens:,} tokens, {duration}",
+            f"the run: about {self.tokens:,} tokens, {duration} without evaluations",
         ]
 
 
@@ -77,6 +81,7 @@ def preview_reranker(
         bad_lines={p.file.path.name: p.file.bad.count for p in objective.mixture.parts},
         tokens_per_step=tokens,
         pairs_per_step=sum(sum(b.sizes) for b in batches) / steps,
+        cut=share_cut(batches),
         tokens=total,
         seconds=None if rate is None else total / rate,
     )

@@ -26,6 +26,7 @@ from polyrank.errors import InputError
 from polyrank.training.groups import BadLines, Group, parse_group, parse_row
 
 __all__ = [
+    "decode",
     "read_beir",
     "read_groups",
     "read_labelled",
@@ -81,11 +82,12 @@ def read_pairs(path: str | Path, bad: BadLines | None = None) -> Iterator[Group]
 
 
 def read_texts(path: str | Path, bad: BadLines | None = None) -> Iterator[str]:
-    """Texts to mine from: JSON lines where the name says `.jsonl`, else a text a line.
+    """Texts to mine from: JSON lines where the name ends in `.jsonl`, `.ndjson` or `.json`, else a
+    text a line.
 
     Raises InputError where there is no such file, and at a bad line if `bad` is None.
     """
-    json_lines = ".jsonl" in Path(path).suffixes[-2:]
+    json_lines = {".jsonl", ".ndjson", ".json"} & {s.lower() for s in Path(path).suffixes[-2:]}
     yield from _good(path, _parse_document if json_lines else _plain, bad)
 
 
@@ -104,22 +106,29 @@ def read_beir(
 ) -> Iterator[Group]:
     """A query with each text judged to answer it, and the texts judged not to (grade 0).
 
-    The corpus stays in memory. Raises InputError where a file is missing, where a judged id is in
-    neither file, and at a bad line if `bad` is None.
+    The corpus stays in memory. Raises InputError where a file is missing, and at a bad line or a
+    judged id that is in no file if `bad` is None.
     """
     folder = Path(folder)
     corpus = dict(_good(_found(folder, "corpus.jsonl"), _parse_text, bad))
     queries = dict(_good(_found(folder, "queries.jsonl"), _parse_text, bad))
     judged: dict[str, list[tuple[str, int]]] = {}
-    path = _found(folder / "qrels", f"{split}.tsv")
+    beside = (folder / "qrels").is_dir()
+    path = _found(folder / "qrels", f"{split}.tsv") if beside else _found(folder, "qrels.tsv")
     for query, text, grade in _good(path, _parse_judgement, bad):
         if query not in queries or text not in corpus:
             where = "queries.jsonl" if query not in queries else "corpus.jsonl"
             name = query if query not in queries else text
-            raise InputError(f"expected the id {name!r} of {path} in {where}, found none")
+            problem = f"expected the id {name!r} of {path} in {where}, found none"
+            if bad is None:
+                raise InputError(problem)
+            bad.add(problem)
+            continue
         judged.setdefault(query, []).append((text, grade))
     for query, texts in judged.items():
-        negatives = [corpus[t] for t, grade in texts if grade <= 0]
+        right = {corpus[t] for t, grade in texts if grade > 0}
+        wrong = dict.fromkeys(corpus[t] for t, grade in texts if grade <= 0)
+        negatives = [text for text in wrong if text not in right]
         for text, grade in texts:
             if grade > 0:
                 yield Group(query=queries[query], texts=(corpus[text], *negatives))
@@ -135,7 +144,7 @@ def _good(
     for number, raw in _numbered(path):
         where = f"{path}:{number}"
         try:
-            value = parse(_decode(raw, where), where)
+            value = parse(decode(raw, where), where)
         except InputError as error:
             if bad is None:
                 raise
@@ -161,7 +170,8 @@ def _numbered(path: str | Path) -> Iterator[tuple[int, bytes]]:
             ) from error
 
 
-def _decode(raw: bytes, where: str) -> str:
+def decode(raw: bytes, where: str) -> str:
+    """A line's text. Raises InputError that names `where` for what is no UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -193,9 +203,11 @@ def _parse_pair(line: str, where: str) -> Group:
 
 def _pair_of(row: dict[str, Any], where: str) -> Group:
     positive = _field(row, "positive", where)
-    if row.get("title"):
-        positive = f"{_field(row, 'title', where)} {positive}"
-    negatives = row.get("negatives") or ([row["negative"]] if row.get("negative") else [])
+    if title := _title(row, where):
+        positive = f"{title} {positive}"
+    negatives = row.get("negatives") or []
+    if row.get("negative") and isinstance(negatives, list):
+        negatives = [row["negative"], *negatives]
     if not isinstance(negatives, list) or not all(isinstance(n, str) for n in negatives):
         raise InputError(f"expected strings in 'negatives' at {where}, got {negatives!r}")
     texts = tuple(dict.fromkeys([positive, *negatives]))
@@ -215,6 +227,11 @@ def _parse_triple(line: str, where: str) -> tuple[str, ...]:
 
 def _parse_text(line: str, where: str) -> tuple[str, str]:
     row = parse_row(line, where)
+    name = row.get("_id")
+    if isinstance(name, int) and not isinstance(name, bool):
+        row["_id"] = str(name)
+    if not row.get("text") and _title(row, where):  # a document may be a title alone
+        return _field(row, "_id", where), _title(row, where)
     return _field(row, "_id", where), _text_of(row, where)
 
 
@@ -223,8 +240,16 @@ def _parse_document(line: str, where: str) -> str:
 
 
 def _text_of(row: dict[str, Any], where: str) -> str:
-    text = _field(row, "text", where)
-    return f"{_field(row, 'title', where)} {text}" if row.get("title") else text
+    text, title = _field(row, "text", where), _title(row, where)
+    return f"{title} {text}" if title else text
+
+
+def _title(row: dict[str, Any], where: str) -> str:
+    """A row's title; "" where it has none."""
+    title = row.get("title") or ""
+    if not isinstance(title, str):
+        raise InputError(f"expected a string in 'title' at {where}, got {title!r}")
+    return title if title.strip() else ""
 
 
 def _plain(line: str, where: str) -> str:
@@ -232,7 +257,8 @@ def _plain(line: str, where: str) -> str:
 
 
 def _parse_judgement(line: str, where: str) -> tuple[str, str, int] | None:
-    columns = line.split()
+    columns = line.split("\t") if line.count("\t") >= 2 else line.split()
+    columns = [column.strip() for column in columns]
     if columns[0] in ("query-id", "query_id"):
         return None
     # BEIR has three columns; TREC has four, the second of them unused.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,18 @@ import numpy as np
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes, load_checkpoint
 from polyrank.errors import InputError
+from polyrank.models import fingerprint
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
-from polyrank.training.config import RerankConfig, to_mapping
+from polyrank.training.batches import share_cut
+from polyrank.training.config import RerankConfig, read_object, to_mapping
 from polyrank.training.distill import FromTeachers
 from polyrank.training.loop import Evaluate, Progress, train
 from polyrank.training.lora import add_lora, merged
 from polyrank.training.objective import Reranking
 from polyrank.training.optimizer import freeze_embeddings
 from polyrank.training.parallel import rank
-from polyrank.training.state import export_model, prune_models, write_json
+from polyrank.training.state import export_model, has_state, prune_models, write_json
 
 __all__ = ["build_model", "build_objective", "load_teachers", "train_reranker", "with_head"]
 
@@ -49,8 +52,31 @@ def build_model(config: RerankConfig, device: str) -> tuple[CrossEncoder, Checkp
     if not config.loop.train_embeddings:
         freeze_embeddings(model)
     if config.loop.lora_rank is not None:
+        if config.loop.train_embeddings:
+            raise InputError("expected lora_rank or train_embeddings, got both")
         add_lora(model, config.loop.lora_rank, config.loop.lora_alpha, seed=config.loop.seed)
     return model.train(), checkpoint
+
+
+def _check_inputs(folder: Path, config: RerankConfig) -> None:
+    """Raise InputError where a run would go on with other weights or groups than it began with."""
+    now = {name: fingerprint(Path(name)) for name in (config.model, *config.teachers)}
+    for part in config.data.parts:
+        with Path(part.path).open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 22):
+                digest.update(block)
+        now[part.path] = digest.hexdigest()[:16]
+    path = folder / "inputs.json"
+    begun = read_object(path) if has_state(folder) and path.exists() else now
+    # By what they hold: files may be moved.
+    if sorted(begun.values()) != sorted(now.values()):
+        other = ", ".join(name for name, digest in now.items() if digest not in begun.values())
+        raise InputError(
+            f"expected the model and the groups that the run in {folder} began with, got others in "
+            f"{other or path}; give a new --out, or delete {path} to go on with these"
+        )
+    write_json(path, now)
 
 
 def _check_room(config: RerankConfig, checkpoint: Checkpoint, whose: str) -> None:
@@ -124,12 +150,15 @@ def train_reranker(
     model, checkpoint = build_model(config, device)
     objective = build_objective(config, device)
     if rank() == 0:
+        _check_inputs(folder, config)
         write_json(folder / "config.json", to_mapping(config))
     for part in objective.mixture.parts:
         bad = part.file.bad
         if say is not None and bad.count:
             lines = "line" if bad.count == 1 else "lines"
             say(f"{part.file.path}: left out {bad.count} bad {lines}: {'; '.join(bad.first)}")
+    if say is not None and (cut := share_cut(objective.batches(0))):
+        say(f"cut: {cut:.0%} of the pairs of the first step, to the max_length of their part")
 
     def export(model: CrossEncoder, step: int) -> None:
         export_model(folder / f"step-{step:06d}", merged(model), checkpoint, start)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,12 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{_STATE}.part"
     with part.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # of the archive's writer, whatever the system said
+            raise OSError(
+                errno.EIO, f"the state could not be written: {error}", str(part)
+            ) from error
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, folder / _STATE)
@@ -47,10 +54,18 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        missing = {"step", "weights", "optimizer", "ema", "config"} - set(state)
+    except (
+        OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"expected a training state at {path}: {error}; remove the file to start over"
         ) from error
+    if missing:
+        raise CheckpointError(
+            f"expected a training state at {path}, found no {', '.join(sorted(missing))} in it; "
+            "remove the file to start over"
+        )
     return state
 
 
@@ -76,7 +91,8 @@ def export_model(
 def prune_models(folder: Path, keep: int | None) -> None:
     """Remove all but the last exported models of a run."""
     if keep is not None:
-        for old in sorted(folder.glob("step-*[0-9]"))[:-keep]:
+        models = [p for p in folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name)]
+        for old in sorted(models, key=lambda p: int(p.name.removeprefix("step-")))[:-keep]:
             shutil.rmtree(old)
 
 

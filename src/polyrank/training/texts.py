@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from polyrank.errors import InputError
 from polyrank.tokenization import PairTokenizer
+from polyrank.training.readers import decode
 from polyrank.values import Encoding
 
 __all__ = ["TextMixture", "find_texts", "unpack"]
@@ -32,7 +33,10 @@ def find_texts(folder: str | Path, unpacked: str | Path) -> dict[str, Path]:
             f"expected LANGUAGE.txt, .txt.gz or .txt.xz in {folder}, found none; a file is one "
             "language's text, in lines"
         )
-    return {p.name.partition(".txt")[0]: unpack(p, unpacked) for p in found}
+    languages = [p.name.partition(".txt")[0] for p in found]
+    if twice := {name for name in languages if languages.count(name) > 1}:
+        raise InputError(f"expected one file of each language in {folder}, got two of {min(twice)}")
+    return {name: unpack(p, unpacked) for name, p in zip(languages, found, strict=True)}
 
 
 def unpack(path: str | Path, folder: str | Path) -> Path:
@@ -65,10 +69,11 @@ class _Lines:
         offsets, offset = [], 0
         try:
             with path.open("rb") as file:
-                for line in file:
+                for number, line in enumerate(file, 1):
                     if line.strip():
                         offsets.append(offset)
                     offset += len(line)
+                    decode(line, f"{path}:{number}")
         except OSError as error:
             raise InputError(f"expected a text file at {path}: {error.strerror}") from error
         if not offsets:
@@ -81,7 +86,7 @@ class _Lines:
         with self.path.open("rb") as file:
             file.seek(int(self.offsets[row]))
             while sum(map(len, lines)) < characters and (line := file.readline()):
-                lines.append(line.decode("utf-8", errors="replace").strip())
+                lines.append(line.decode("utf-8").strip())
         return [line for line in lines if line]
 
 
@@ -120,11 +125,16 @@ class TextMixture:
         return chunks
 
     def draw(self, number: int) -> Encoding:
-        """Lines from a random one on, as one sequence of at most `max_length` tokens."""
+        """Lines from a random one on, as one sequence of at most `max_length` tokens; of a longer
+        line, a random part."""
         rng = np.random.default_rng((self._seed, number))
         file = self._files[int(rng.choice(len(self._files), p=self._shares))]
         # A token is one character at least, and four on average.
-        lines = file.run(int(rng.integers(len(file.offsets))), 4 * self._max_length)
+        characters = 4 * self._max_length
+        lines = file.run(int(rng.integers(len(file.offsets))), characters)
+        if len(lines[0]) > characters:
+            start = int(rng.integers(len(lines[0]) - characters + 1))
+            lines = [lines[0][start : start + characters]]
         t = self._tokenizer.template
         room = self._max_length - len(t.prefix) - len(t.suffix)
         ids = self._tokenizer.tokenize(["\n".join(lines)])[0][:room]
