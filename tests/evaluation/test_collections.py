@@ -4,6 +4,7 @@ import gzip
 import lzma
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from polyrank.errors import InputError
@@ -159,6 +160,7 @@ def test_runs_have_six_columns_or_three(tmp_path: Path) -> None:
         ("q1\td2\tnan", "score 'nan', which is not finite, at .*:2"),
         ("q1\td2\tinf", "not finite"),
         ("q1\td2\tbest", "score 'best' at .*:2"),
+        ("q1\td2\t1_0", "score '1_0' at .*:2"),
         ("q1\td1\t3", "document 'd1' a second time for query 'q1' at .*:2"),
     ],
 )
@@ -183,6 +185,26 @@ def test_a_header_of_three_columns_is_passed_over(tmp_path: Path, head: str) -> 
     (tmp_path / "file").write_text(f"{head}\nq1\td2\t1\n")
     assert read_run(tmp_path / "file")[0] == {"q1": {"d2": 1.0}}
     assert read_qrels(tmp_path / "file")[0] == {"q1": {"d2": 1}}
+
+
+def test_grades_may_be_written_as_floats(tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_text("q1 0 d1 1.0\nq1 0 d2 -2\n")
+    assert read_qrels(tmp_path / "qrels")[0] == {"q1": {"d1": 1, "d2": -2}}
+    for grade in ("0.5", "1_0", "nan", "inf"):
+        (tmp_path / "qrels").write_text(f"q1 0 d1 {grade}\n")
+        with pytest.raises(InputError, match=f"the grade '{grade}'"):
+            read_qrels(tmp_path / "qrels")
+
+
+def test_scores_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
+    write_run({"q": {"d": np.float32(0.5)}}, tmp_path / "run.trec", tag="t")
+    assert (tmp_path / "run.trec").read_text() == "q\tQ0\td\t1\t0.5\tt\n"
+
+
+def test_an_ending_that_is_no_language_is_none(tmp_path: Path) -> None:
+    for name, language in (("faq.dev", None), ("faq.new", None), ("faq.de", "de")):
+        write_collection(tmp_path / name)
+        assert read_collection(tmp_path / name).language == language
 
 
 def test_an_empty_run_is_an_error(tmp_path: Path) -> None:

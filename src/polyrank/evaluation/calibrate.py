@@ -69,7 +69,7 @@ def fit_calibration(
     if min(counts) < _LEAST:
         raise InputError(
             f"expected at least {_LEAST} relevant and {_LEAST} other pairs, got {counts[0]} and "
-            f"{counts[1]}"
+            f"{counts[1]}; with graded labels, say from which one a pair is relevant"
         )
     calibration = _curve(logits.astype(np.float64), relevant, fingerprint)
     plain, unseen = Calibration().scores(logits), _held_out(logits, relevant, queries)

@@ -83,6 +83,8 @@ def evaluate(
         parse_metric(metric)
     if depth < 1 or not metrics:
         raise InputError(f"expected a depth of at least 1 and a metric, got {depth}, {metrics!r}")
+    if queries is not None and queries < 1:
+        raise InputError(f"expected a sample of at least 1 query, got {queries}")
     started = time.perf_counter()
     if cache is None and output is not None:
         cache = output / "scores"

@@ -69,7 +69,7 @@ def read_qrels(path: str | Path) -> tuple[Qrels, list[Notice]]:
     repeated = []
     for number, fields in _rows(path, bad, (3, 4)):
         query, document, text = fields if len(fields) == 3 else (fields[0], fields[2], fields[3])
-        grade = _number(text, int)
+        grade = _number(text, _grade)
         if grade is None:
             if not _is_header(number, fields):
                 bad.add(number, f"the grade {text!r}")
@@ -117,6 +117,14 @@ def _is_header(number: int, fields: Sequence[str]) -> bool:
 
 def _number(text: str, kind: Callable[[str], _Number]) -> _Number | None:
     try:
-        return kind(text)
-    except ValueError:
+        return kind(text) if "_" not in text else None  # which Python takes for a separator
+    except (ValueError, OverflowError):
         return None
+
+
+def _grade(text: str) -> int:
+    """A whole number, as trec_eval reads it: some tools write 1.0."""
+    grade = float(text)
+    if grade != int(grade):
+        raise ValueError(text)
+    return int(grade)

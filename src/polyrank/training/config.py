@@ -101,7 +101,7 @@ class MixtureConfig:
     groups_per_step: Count = 16
     max_batch_tokens: Count = 4096
     """Tokens of one forward pass; a step is as many as its groups need."""
-    language_exponent: float = 0.5
+    language_exponent: Share = 0.5
     """Languages are drawn by size to this power."""
     seed: Natural = 0
     buckets: Annotated[
