@@ -301,7 +301,7 @@ def _shut_down(engine: Engine, backend: Backend) -> None:
 
 
 def _iterated(given: Iterable[T], what: str, hint: str = "") -> Iterable[T]:
-    if hasattr(given, "columns"):
+    if not callable(getattr(given, "columns", len)):
         raise InputError(
             f"expected a list of {what}, got a {type(given).__name__}; give a column of it, or its "
             'rows as mappings (pandas: frame["text"], frame.to_dict("records"))'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ COMPANIONS = (
 sentence-transformers."""
 SHARD_INDEX = "model.safetensors.index.json"
 """Which file has which tensor, where the weights are in several."""
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 # What transformers tells a network where `model_input_names` is left out: no token types.
 _TYPELESS = ("TokenizersBackend", "DistilBertTokenizer", "DistilBertTokenizerFast")
 
@@ -80,10 +81,12 @@ def read_stated(folder: Path) -> Stated:
 
 
 def stages_of(folder: Path) -> list[str]:
-    """The folders of what sentence-transformers runs one after another, "" being the network in the
-    folder itself; [] where nothing is stated. Raises CheckpointError."""
-    path = folder / COMPANIONS[-1]
-    if not path.exists():
+    """The folders of what sentence-transformers runs one after another for a CrossEncoder, "" being
+    the network in the folder itself; [] where nothing is stated. Raises CheckpointError."""
+    sentences, path = (folder / name for name in COMPANIONS[-2:])
+    # Beside an encoder they are an embedding model's, which a CrossEncoder does not run.
+    own = sentences.exists() and read_json(sentences).get("model_type") == "CrossEncoder"
+    if not own or not path.exists():
         return []
     stages = _load(path)
     if not isinstance(stages, list) or not all(isinstance(s, dict) for s in stages):
@@ -100,8 +103,8 @@ def shards_of(folder: Path) -> list[str]:
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"expected a weight_map in {index}")
     shards = sorted(set(map(str, weight_map.values())))
-    if wrong := [shard for shard in shards if os.path.basename(shard) != shard]:
-        raise CheckpointError(f"expected shards beside {index}, it names {wrong[0]}")
+    if wrong := [shard for shard in shards if not _SHARD.fullmatch(shard)]:
+        raise CheckpointError(f"expected safetensors files beside {index}, it names {wrong[0]!r}")
     return shards
 
 

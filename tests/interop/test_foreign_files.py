@@ -249,7 +249,7 @@ def test_an_index_that_points_outside_its_folder_is_refused(
     index = folder / "model.safetensors.index.json"
     files[0].rename(tmp_path / files[0].name)
     index.write_text(index.read_text().replace(files[0].name, f"../{files[0].name}"))
-    with pytest.raises(CheckpointError, match=r"\.\./model-00001"):
+    with pytest.raises(CheckpointError, match=r"safetensors files beside .* '\.\./model-00001"):
         load_checkpoint(folder)
 
 
@@ -266,7 +266,12 @@ def test_a_pointer_of_git_lfs_is_told_apart(tiny_model: Path, tmp_path: Path) ->
 
 def test_modules_behind_the_network_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
-    modules = folder / "modules.json"
+    modules, sentences = folder / "modules.json", folder / "config_sentence_transformers.json"
+    modules.write_text(json.dumps([{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}]))
+    for kind in ({}, {"model_type": "SentenceTransformer"}):  # an embedding model's, left behind
+        sentences.write_text(json.dumps(kind))
+        assert same(folder, tiny_model)
+    sentences.write_text(json.dumps({"model_type": "CrossEncoder"}))
     modules.write_text(json.dumps([{"idx": 0, "path": ""}]))
     assert same(folder, tiny_model)
     modules.write_text(json.dumps([{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Dense"}]))

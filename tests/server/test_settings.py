@@ -82,11 +82,23 @@ def test_a_misspelt_variable_is_refused_and_those_of_others_are_not() -> None:
     assert read_settings({}, {**kubernetes, "POLYRANK_OFFICIAL_WEIGHTS": "x"}) == ServerSettings()
 
 
-@pytest.mark.parametrize("origin", ["https://a.example/", "a.example", "", "https://A.example"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://a.example/",
+        "a.example",
+        "",
+        "https://A.example",
+        "https://*.a.example",
+        "https://a.example:443",
+        "http://a.example:80",
+    ],
+)
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     with pytest.raises(InputError, match="expected cors_origin as browsers write it"):
         ServerSettings(cors_origin=(origin,))
-    ServerSettings(cors_origin=("*", "null", "http://localhost:3000", "app://obsidian.md"))
+    good = ("*", "null", "http://localhost:3000", "app://obsidian.md", "http://a.example:443")
+    assert ServerSettings(cors_origin=good).cors_origin == good
 
 
 def test_keys_are_not_shown() -> None:

@@ -148,6 +148,8 @@ def test_labelled_files_are_told_by_their_looks(tmp_path: Path) -> None:
 def test_texts_are_lines_or_json(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\n two\n")
     (tmp_path / "a.jsonl").write_text('{"title": "T", "text": "one"}\n{"text": ""}\n')
+    (tmp_path / "a.json.txt").write_text("{ no json\n")
+    assert list(read_texts(tmp_path / "a.json.txt")) == ["{ no json"]
     (tmp_path / "a.NDJSON").write_text('{"title": " ", "text": "two"}\n')
     assert list(read_texts(tmp_path / "a.NDJSON")) == ["two"]
     bad = BadLines()
@@ -178,6 +180,9 @@ def test_a_score_that_is_no_number_is_a_bad_line(tmp_path: Path) -> None:
         (tmp_path / "g.jsonl").write_text(line)
         with pytest.raises(InputError, match="expected finite numbers in `scores`"):
             list(read_groups(tmp_path / "g.jsonl"))
+    rows = [f'{{"query": "q", "texts": ["a"], "labelled": {x}}}' for x in ("null", "0", "1")]
+    (tmp_path / "g.jsonl").write_text("\n".join(rows))
+    assert [g.labelled for g in read_groups(tmp_path / "g.jsonl")] == [True, False, True]
     (tmp_path / "g.jsonl").write_text('{"query": "q", "texts": ["a"], "labelled": "false"}\n')
     with pytest.raises(InputError, match=r"`labelled` as true or false at .* got 'false'"):
         list(read_groups(tmp_path / "g.jsonl"))

@@ -15,7 +15,13 @@ import torch
 
 from polyrank.errors import CheckpointError, InputError
 from polyrank.training import loop as training_loop
-from polyrank.training.config import LoopConfig, MixtureConfig, PartConfig, RerankConfig
+from polyrank.training.config import (
+    LoopConfig,
+    LossConfig,
+    MixtureConfig,
+    PartConfig,
+    RerankConfig,
+)
 from polyrank.training.groups import Group, write_groups
 from polyrank.training.rerank import train_reranker
 from polyrank.training.state import prune_models, save_state
@@ -55,6 +61,24 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(
     assert evaluated(tmp_path / "run") == [0, 2, 4]
     train_reranker(config, tmp_path / "run", evaluate=lambda model, step: {"x": 1.0})
     assert evaluated(tmp_path / "run") == [0, 2, 4]
+
+
+def test_what_another_model_was_before_its_first_step_is_not_kept(
+    config: RerankConfig, tmp_path: Path
+) -> None:
+    def told(value: float) -> Any:
+        return lambda model, step: {"x": value}
+
+    with pytest.raises(RuntimeError):
+        train_reranker(config, tmp_path / "run", evaluate=told(1.0), progress=_failing)
+    (tmp_path / "run/state.pt").unlink(missing_ok=True)
+    train_reranker(config, tmp_path / "run", evaluate=told(2.0))
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {row["x"] for row in rows if row["kind"] == "evaluation"} == {2.0}
+
+
+def _failing(done: int, total: int) -> None:
+    raise RuntimeError("at the first step")
 
 
 def test_without_an_interval_it_is_before_the_first_step_and_at_the_end(
@@ -145,6 +169,8 @@ def test_groups_that_teach_nothing_are_left_out_and_named(
     assert "mine negatives first" in said[0]
     assert "where no teachers are" in said[0]
     write_groups(config.data.parts[0].path, [alone, alone])
+    pointwise = replace(config, loss=LossConfig(contrastive=0.0, pointwise=1.0))
+    train_reranker(pointwise, tmp_path / "pointwise")
     with pytest.raises(InputError, match="mine negatives first"):
         train_reranker(config, tmp_path / "other")
 

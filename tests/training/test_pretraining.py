@@ -193,6 +193,14 @@ def test_two_files_of_a_language_and_other_encodings_are_errors(
         find_texts(tmp_path, tmp_path / "unpacked")
 
 
+def test_a_line_of_any_white_space_is_no_line(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "ja.txt").write_text("w10\n\u3000\nw11\n\u00a0")
+    mixture = TextMixture(
+        {"ja": tmp_path / "ja.txt"}, PairTokenizer.from_folder(tiny_model), max_length=32, seed=0
+    )
+    assert min(len(mixture.draw(number)) for number in range(50)) > 2
+
+
 def test_all_of_a_long_line_is_read(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "en.txt").write_text(" ".join(f"w{n}" for n in range(10, 410)) + "\n")
     mixture = TextMixture(

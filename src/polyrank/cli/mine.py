@@ -165,7 +165,8 @@ def mine(
             raise
     note(f"wrote {count:,} {'group' if count == 1 else 'groups'} to {out}")
     if alone_left := _without_negatives(out):
-        note(f"{alone_left:,} of them have no negative: give more --texts, or --hard and --easy")
+        have = "has" if alone_left == 1 else "have"
+        note(f"{alone_left:,} of them {have} no negative: give more --texts, or --hard and --easy")
 
 
 def _without_negatives(groups: Path) -> int:

@@ -56,6 +56,8 @@ def _take(file: BinaryIO, path: str) -> None:
                 f"expected to be the only run that writes {place(path)}, found another one at "
                 "work; wait for its end, or give another --output"
             ) from None
+        except OSError:  # a file system without locks
+            pass
 
 
 def check_output(path: str, source: BinaryIO) -> None:

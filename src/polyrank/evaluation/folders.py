@@ -27,8 +27,8 @@ def read_collection(folder: str | Path, *, split: str = "test") -> Collection:
 
     Qrels: `qrels.tsv`, `qrels.txt`, `qrels.trec`, or `qrels/SPLIT.tsv`. A run beside them,
     `bm25.top100.tsv` or `candidates.tsv`, becomes the collection's candidates. The language is the
-    end of the folder's name (`qa-jaquad.ja`), or each query's `lang` field, or the head of its id
-    (`de>ja:12`).
+    end of the folder's name (`qa-jaquad.ja`; two letters, or three with a script), or each query's
+    `lang` field, or the head of its id (`de>ja:12`).
     """
     folder = Path(folder)
     if not folder.is_dir():

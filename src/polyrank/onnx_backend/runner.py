@@ -109,7 +109,10 @@ class OnnxBackend:
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=_FUSIONS,
             )
-        except (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
+        except (
+            ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
+            ort_errors.NoSuchFile, ort_errors.NotImplemented,
+        ) as error:  # fmt: skip
             raise CheckpointError(f"expected a packed model at {self._path}: {error}") from error
         except ort_errors.RuntimeException as error:  # std::bad_alloc
             raise BackendError(f"expected room for {self._path} in memory: {error}") from error

@@ -24,7 +24,7 @@ _CONFIG = "POLYRANK_CONFIG"
 # Kubernetes and Docker tell every container of a service named polyrank where that service is.
 _SERVICE_LINK = re.compile(r"POLYRANK_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
 _LINK_VALUE = re.compile(r"(tcp|udp)://")
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")
+_ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^/?#*\sA-Z]+")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -186,8 +186,9 @@ class ServerSettings:
         for origin in self.cors_origin:
             if not _ORIGIN.fullmatch(origin):
                 raise InputError(
-                    f"expected cors_origin as browsers write it, *, null or SCHEME://HOST[:PORT] "
-                    f"without a slash at the end, got {origin!r}"
+                    "expected cors_origin as browsers write it, *, null or SCHEME://HOST[:PORT] in "
+                    "lower case, without a port that is the scheme's own and without a slash at "
+                    f"the end, got {origin!r}"
                 )
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise InputError("expected api_key in ASCII and not blank; leave it out for no keys")

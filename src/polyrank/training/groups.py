@@ -95,13 +95,15 @@ def parse_group(line: str | bytes, where: str) -> Group:
         if not isinstance(scores, list) or len(scores) != len(texts):
             raise InputError(f"expected `scores`, one for each of {len(texts)} texts, at {where}")
         scores = tuple(_finite(s, where) for s in scores)
-    labelled = row.get("labelled", scores is None)
-    if not isinstance(labelled, bool):
+    labelled = row.get("labelled")
+    if labelled is None:
+        labelled = scores is None
+    if labelled not in (0, 1):
         raise InputError(f"expected `labelled` as true or false at {where}, got {labelled!r}")
     return Group(
         query=query,
         texts=tuple(texts),
-        labelled=labelled,
+        labelled=bool(labelled),
         scores=scores,
         lang=str(row.get("lang") or ""),
         source=str(row.get("source") or ""),

@@ -79,7 +79,7 @@ class Window:
 
 
 class RunLog:
-    """One line a logged step. Steps after the one resumed from are taken out again."""
+    """One line a logged step. Steps after `resumed_at` are taken out again; -1: all of them."""
 
     def __init__(
         self, folder: Path, *, resumed_at: int, say: Callable[[str], None] | None = None
@@ -134,5 +134,5 @@ def _tensorboard(folder: Path, resumed_at: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    again = resumed_at + 1 if resumed_at else None  # steps from here on are shown once
+    again = resumed_at + 1 if resumed_at > 0 else None  # steps from here on are shown once
     return SummaryWriter(str(folder / "tensorboard"), purge_step=again)

@@ -70,7 +70,7 @@ def train(
     optimizer = make_optimizer(model, config)
     ema = Ema(model, config.ema_decay) if config.ema_decay is not None else None
     first = _resume(folder, model, optimizer, ema, config, say)
-    log = RunLog(folder, resumed_at=first, say=say) if rank() == 0 else None
+    log = RunLog(folder, resumed_at=first or -1, say=say) if rank() == 0 else None
 
     # Before any step, and what an interrupted run had no time for.
     due = first == 0 or _is_due(first, first == config.steps, config.evaluate_every)

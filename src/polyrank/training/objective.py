@@ -72,7 +72,7 @@ class Reranking:
                 return ""
             if not group.labelled:
                 return "`scores` in a group that is not labelled, where no teachers are"
-            alone = len(group.texts) == 1 and not loss.cross_batch
+            alone = len(group.texts) == 1 and not (loss.cross_batch or loss.pointwise)
             return "a text beside the positive: mine negatives first" if alone else ""
 
         parts = [

@@ -87,7 +87,8 @@ def read_texts(path: str | Path, bad: BadLines | None = None) -> Iterator[str]:
 
     Raises InputError where there is no such file, and at a bad line if `bad` is None.
     """
-    json_lines = {".jsonl", ".ndjson", ".json"} & {s.lower() for s in Path(path).suffixes[-2:]}
+    name = re.sub(r"\.(gz|xz)$", "", Path(path).name.lower())
+    json_lines = name.endswith((".jsonl", ".ndjson", ".json"))
     yield from _good(path, _parse_document if json_lines else _plain, bad)
 
 

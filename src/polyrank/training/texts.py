@@ -70,10 +70,9 @@ class _Lines:
         try:
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
-                    if line.strip():
+                    if decode(line, f"{path}:{number}").strip():
                         offsets.append(offset)
                     offset += len(line)
-                    decode(line, f"{path}:{number}")
         except OSError as error:
             raise InputError(f"expected a text file at {path}: {error.strerror}") from error
         if not offsets:
