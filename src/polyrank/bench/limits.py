@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime is imported: no telemetry
 from polyrank.bench.jobs import LimitsJob, Send, serve
 from polyrank.bench.values import Setting
 from polyrank.cpus import thread_count
@@ -88,8 +89,6 @@ def _onnx_product(setting: Setting, shape: Shape, threads: int) -> Product:
 def _session(op: str, x: Any, constants: dict[str, Any], threads: int) -> Product:
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
-
-    import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime: no telemetry
 
     domain = "" if op == "MatMul" else "com.microsoft"
     graph = helper.make_graph(

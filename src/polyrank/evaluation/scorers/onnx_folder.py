@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime is imported: no telemetry
 from polyrank.cpus import available_cpus
 from polyrank.errors import CheckpointError, MissingDependencyError
 from polyrank.evaluation.values import Judged
@@ -95,8 +96,6 @@ def _graph(folder: Path) -> Path:
 
 
 def _open(path: Path, threads: int) -> Any:
-    import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime: no telemetry
-
     try:
         import onnxruntime
     except ImportError as error:
