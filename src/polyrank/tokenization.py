@@ -195,8 +195,8 @@ class PairTokenizer:
         """Token ids of each text, without special tokens; one batched call for all."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         ids = [np.array(e.ids, np.int32) for e in encoded]
-        if sum(map(len, texts)) > _LARGE:
-            del encoded  # some 80 bytes a character
+        if max(map(len, texts), default=0) > _LARGE:
+            del encoded  # some 80 bytes a character, which no other call may need again
             give_back()
         return ids
 

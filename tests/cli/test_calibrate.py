@@ -60,6 +60,7 @@ def test_json_lines_and_grades(polyrank: Run, model: str, judged: Path, tmp_path
     rows = [line.split("\t") for line in judged.read_text().splitlines()]
     file.write_text(
         "".join(json.dumps({"query": q, "text": t, "label": 2 * int(y)}) + "\n" for q, t, y in rows)
+        + "\n \n"  # as spreadsheets end
     )
     ran = polyrank(
         "calibrate", file, "--jsonl", "--relevant-from", 2, "-m", model, "-o", tmp_path / "c.json"

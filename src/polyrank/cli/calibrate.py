@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def calibrate(
         )
         advance = stack.enter_context(progress(source, show=True))
         logits, labels, queries, cut, query_cut = [], [], [], 0, 0
-        for part in score_chunks(reranker, read_chunks(lines_of(source)), judged):
+        for part in score_chunks(reranker, read_chunks(_lines(source)), judged):
             logits.append(part.logits)
             labels += [pair["label"] for pair in part.pairs]
             queries += [pair["query"] for pair in part.pairs]
@@ -115,6 +116,16 @@ def calibrate(
         raise cannot_write(output, error) from error
     _print(fit)
     note(f"written: {output}")
+
+
+def _lines(source: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines, without blank ones at the end."""
+    blank: list[bytes] = []
+    for line in lines_of(source):
+        blank.append(line)
+        if line.strip():
+            yield from blank
+            blank.clear()
 
 
 def _judged(line: bytes, here: str, *, jsonl: bool) -> dict[str, Any]:
