@@ -15,12 +15,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from polyrank.errors import CheckpointError, InputError, ModelNotFoundError
-from polyrank.stated import COMPANIONS, SHARD_INDEX, shards_of
+from polyrank.stated import COMPANIONS, SHARD_INDEX, weight_map_of
 
 __all__ = [
     "ALIASES",
     "EMBEDDED",
     "ModelFolder",
+    "add_file",
     "cache_folder",
     "fetch_dataset",
     "find_model",
@@ -135,7 +136,7 @@ def _from_hub(name: str, revision: str | None, offline: bool | None) -> ModelFol
         path = fetch(revision=revision, allow_patterns=wanted)
         if (Path(path) / _PACKED).exists():  # graphs of others are large, and of no use here
             path = fetch(revision=Path(path).name, allow_patterns=[*wanted, _GRAPH])
-        elif shards := shards_of(Path(path)):
+        elif shards := set(weight_map_of(Path(path)).values()):
             path = fetch(revision=Path(path).name, allow_patterns=[*wanted, *shards])
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
@@ -203,7 +204,7 @@ def fingerprint(path: Path) -> str:
     states = []
     try:
         packed = [_GRAPH] if (path / _PACKED).exists() else []
-        patterns = [*_DECIDING, *packed, *shards_of(path)]
+        patterns = [*_DECIDING, *packed, *weight_map_of(path).values()]
         for file in sorted(path.iterdir()):
             if not any(fnmatchcase(file.name, pattern) for pattern in patterns):
                 continue
@@ -214,12 +215,17 @@ def fingerprint(path: Path) -> str:
         raise CheckpointError(f"expected to read {error.filename}: {error.strerror}") from error
 
 
+def add_file(digest: hashlib._Hash, file: Path) -> None:
+    """Feed a file to a hash, in blocks."""
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+
+
 @lru_cache(maxsize=64)
 def _digest(states: tuple[tuple[Path, int, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for file, *_ in states:
         digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+        add_file(digest, file)
     return digest.hexdigest()[:16]

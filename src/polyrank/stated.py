@@ -18,8 +18,8 @@ __all__ = [
     "pointer_hint",
     "read_json",
     "read_stated",
-    "shards_of",
     "stages_of",
+    "weight_map_of",
 ]
 
 COMPANIONS = (
@@ -94,18 +94,20 @@ def stages_of(folder: Path) -> list[str]:
     return [str(stage.get("path") or "") for stage in stages]
 
 
-def shards_of(folder: Path) -> list[str]:
-    """The files of a folder's weights, where they are in several. Raises CheckpointError."""
+def weight_map_of(folder: Path) -> dict[str, str]:
+    """Tensor -> the file that has it, where a folder's weights are in several; else nothing.
+
+    Raises CheckpointError.
+    """
     index = folder / SHARD_INDEX
     if (folder / "model.safetensors").exists() or not index.exists():
-        return []
+        return {}
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"expected a weight_map in {index}")
-    shards = sorted(set(map(str, weight_map.values())))
-    if wrong := [shard for shard in shards if not _SHARD.fullmatch(shard)]:
+    if wrong := [shard for shard in map(str, weight_map.values()) if not _SHARD.fullmatch(shard)]:
         raise CheckpointError(f"expected safetensors files beside {index}, it names {wrong[0]!r}")
-    return shards
+    return weight_map
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,21 +15,15 @@ import torch
 
 from polyrank.errors import CheckpointError, InputError
 from polyrank.training import loop as training_loop
-from polyrank.training.config import (
-    LoopConfig,
-    LossConfig,
-    MixtureConfig,
-    PartConfig,
-    RerankConfig,
-)
+from polyrank.training.config import LossConfig, PartConfig, RerankConfig
 from polyrank.training.groups import Group, write_groups
 from polyrank.training.rerank import train_reranker
 from polyrank.training.state import prune_models, save_state
 from training.matching import matching_groups
+from training.test_loop import LOOP as SIX_STEPS
+from training.test_loop import config_for
 
-LOOP = LoopConfig(
-    steps=4, learning_rate=2e-3, dtype="fp32", checkpoint_every=2, log_every=1, evaluate_every=2
-)
+LOOP = replace(SIX_STEPS, steps=4, evaluate_every=2)
 
 
 @pytest.fixture
@@ -37,8 +31,7 @@ def config(encoder_folder: Path, tmp_path: Path) -> RerankConfig:
     """A run over a groups file that a test may change."""
     groups = tmp_path / "groups.jsonl"
     write_groups(groups, matching_groups(60, seed=1))
-    data = MixtureConfig(parts=(PartConfig(path=str(groups), max_length=32),), groups_per_step=4)
-    return RerankConfig(model=str(encoder_folder), data=data, loop=LOOP)
+    return config_for(encoder_folder, groups, LOOP)
 
 
 def evaluated(folder: Path) -> list[int]:

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from polyrank.checkpoint.layouts import BUFFERS
 from polyrank.errors import CheckpointError
-from polyrank.stated import SHARD_INDEX, pointer_hint, read_json, shards_of
+from polyrank.stated import SHARD_INDEX, pointer_hint, weight_map_of
 
 __all__ = [
     "Array",
@@ -68,8 +68,8 @@ def map_files(folder: Path, files: list[mmap.mmap]) -> dict[str, Array]:
             "transformers, write it to a folder with save_pretrained, and give that folder"
         )
     stored: dict[str, Array] = {}
-    shards, weight_map = shards_of(folder), read_json(index)["weight_map"]
-    for shard in shards:
+    weight_map = weight_map_of(folder)
+    for shard in sorted(set(weight_map.values())):
         if not (folder / shard).exists():
             raise CheckpointError(f"expected the shard {shard} named by {index}; it is missing")
         found = map_file(folder / shard, files)

@@ -79,13 +79,10 @@ def load_checkpoint(folder: str | Path, *, require_head: bool = True) -> Checkpo
     names = name_map(config, layout, prefix, packed=stacked)
     head = {n: f for n, f in names.items() if n.startswith("head.")}
     lacking = [f for foreign in head.values() for f in foreign if f not in stored]
+    encoder = {n: f for n, f in names.items() if n not in head}
     if lacking and not require_head:
-        names = {n: f for n, f in names.items() if n not in head}
-    if (
-        lacking
-        and require_head
-        and all(f in stored for n, foreign in names.items() if n not in head for f in foreign)
-    ):
+        names = encoder
+    elif lacking and all(f in stored for foreign in encoder.values() for f in foreign):
         raise CheckpointError(
             f"expected a classification head in {folder}, {len(lacking)} of its tensors are "
             f"missing: {some(lacking)}; this is an encoder (an embedding model, say) or has "

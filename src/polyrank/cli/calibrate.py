@@ -67,7 +67,7 @@ def calibrate(
     """
     import numpy as np
 
-    from polyrank.cli.chunks import read_chunks, score_chunks
+    from polyrank.cli.chunks import Cuts, read_chunks, score_chunks
     from polyrank.cli.resume import cannot_write, check_output
     from polyrank.evaluation.calibrate import fit_calibration
     from polyrank.models import find_model, fingerprint
@@ -94,15 +94,14 @@ def calibrate(
             )
         )
         advance = stack.enter_context(progress(source, show=True))
-        logits, labels, queries, cut, query_cut = [], [], [], 0, 0
+        logits, labels, queries, cuts = [], [], [], Cuts()
         for part in score_chunks(reranker, read_chunks(_lines(source)), judged):
             logits.append(part.logits)
             labels += [pair["label"] for pair in part.pairs]
             queries += [pair["query"] for pair in part.pairs]
-            cut += sum(e.truncated for e in part.encodings)
-            query_cut = max([query_cut, *(e.query_cut for e in part.encodings)])
-            advance(len(labels))
-        cut_note(cut, len(labels), "pairs", reranker.max_length, query_cut=query_cut)
+            cuts.add(part.encodings)
+            advance(cuts.pairs)
+        cut_note(cuts.cut, cuts.pairs, "pairs", reranker.max_length, query_cut=cuts.query_cut)
         folder = find_model(model, revision=reranker.revision, offline=offline or None)
     fit = fit_calibration(
         np.concatenate([*logits, np.empty(0, np.float32)]),

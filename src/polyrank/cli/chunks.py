@@ -17,7 +17,7 @@ import numpy.typing as npt
 from polyrank.errors import InputError
 from polyrank.values import Encoding, Pair
 
-__all__ = ["Chunk", "Scored", "read_chunks", "score_chunks"]
+__all__ = ["Chunk", "Cuts", "Scored", "read_chunks", "score_chunks"]
 
 _MAX_PAIRS = 2048
 _MAX_BYTES = 16 << 20
@@ -48,6 +48,24 @@ class Scored:
     pairs: list[Fields]
     encodings: Sequence[Encoding]
     logits: Logits
+
+
+@dataclass(slots=True)
+class Cuts:
+    """What was cut of the pairs so far."""
+
+    pairs: int = 0
+    """All of them."""
+    cut: int = 0
+    """Those that were cut."""
+    query_cut: int = 0
+    """The most tokens that a query lost."""
+
+    def add(self, encodings: Sequence[Encoding]) -> None:
+        """Count more pairs."""
+        self.pairs += len(encodings)
+        self.cut += sum(e.truncated for e in encodings)
+        self.query_cut = max([self.query_cut, *(e.query_cut for e in encodings)])
 
 
 class _Reranker(Protocol):

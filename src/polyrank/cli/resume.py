@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal
 
 from polyrank.cli.chunks import Chunk
 from polyrank.cli.reading import place
+from polyrank.cli.runs import not_alone
 from polyrank.errors import InputError
 
 __all__ = ["Kind", "cannot_write", "check_output", "continue_output", "open_output"]
@@ -52,10 +53,7 @@ def _take(file: BinaryIO, path: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise InputError(
-                f"expected to be the only run that writes {place(path)}, found another one at "
-                "work; wait for its end, or give another --output"
-            ) from None
+            raise not_alone(place(path), "--output") from None
         except OSError:  # a file system without locks
             pass
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from polyrank.training.groups import BadLines
 
 __all__ = [
-    "Watch", "alone", "bad_lines_note", "check_begun", "count_bar", "require_torch", "running",
+    "Watch", "alone", "bad_lines_note", "check_begun", "count_bar", "not_alone",
+    "require_torch", "running",
 ]  # fmt: skip
 
 # What a run may change when it goes on: how long it is, how often it is kept, what a step costs.
@@ -96,11 +97,16 @@ def alone(output: Path) -> Iterator[None]:
         try:
             stack.enter_context(FileLock(lock, timeout=0))
         except Timeout:
-            raise InputError(
-                f"expected to be the only run that writes {output}, found another one at work; "
-                "wait for its end, or give another --out"
-            ) from None
+            raise not_alone(str(output), "--out") from None
         yield
+
+
+def not_alone(output: str, option: str) -> InputError:
+    """The error of a second run into one output."""
+    return InputError(
+        f"expected to be the only run that writes {output}, found another one at work; wait for "
+        f"its end, or give another {option}"
+    )
 
 
 class Watch:

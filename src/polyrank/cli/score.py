@@ -16,7 +16,7 @@ from polyrank.cli.reading import lines_of, open_bytes, parse_pair, place
 
 if TYPE_CHECKING:
     from polyrank.calibration import Calibration
-    from polyrank.cli.chunks import Scored
+    from polyrank.cli.chunks import Cuts, Scored
 
 __all__ = ["score"]
 
@@ -122,14 +122,14 @@ def score(
         to_terminal = output is None and sys.stdout.isatty()
         advance = stack.enter_context(progress(source, show=not to_terminal))
         try:
-            cut, total, query_cut = _write(
+            cuts = _write(
                 parts, sink, advance, reranker.calibration, as_json=as_json, logits=logits
             )
         except KeyboardInterrupt:
             if output is not None:
                 note(f"stopped; the same command with --resume continues {place(output)}")
             raise
-        cut_note(cut, total, "pairs", reranker.max_length, query_cut=query_cut)
+        cut_note(cuts.cut, cuts.pairs, "pairs", reranker.max_length, query_cut=cuts.query_cut)
 
 
 def _write(
@@ -140,18 +140,17 @@ def _write(
     *,
     as_json: bool,
     logits: bool,
-) -> tuple[int, int, int]:
-    """Write what is scored as soon as it is; how many pairs were cut, how many there were, and the
-    most tokens that a query lost."""
-    cut = total = query_cut = 0
+) -> Cuts:
+    """Write what is scored as soon as it is, and count what was cut."""
+    from polyrank.cli.chunks import Cuts
+
+    cuts = Cuts()
     for part in parts:
         sink.write(_lines(part, calibration, as_json=as_json, logits=logits))
         sink.flush()  # what is scored outlives us, however we end
-        total += len(part.pairs)
-        cut += sum(e.truncated for e in part.encodings)
-        query_cut = max([query_cut, *(e.query_cut for e in part.encodings)])
-        advance(total)
-    return cut, total, query_cut
+        cuts.add(part.encodings)
+        advance(cuts.pairs)
+    return cuts
 
 
 def _lines(part: Scored, calibration: Calibration, *, as_json: bool, logits: bool) -> bytes:

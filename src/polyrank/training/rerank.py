@@ -11,7 +11,7 @@ import numpy as np
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes, load_checkpoint
 from polyrank.errors import InputError
-from polyrank.models import fingerprint
+from polyrank.models import add_file, fingerprint
 from polyrank.tokenization import PairTokenizer
 from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.batches import share_cut
@@ -62,10 +62,8 @@ def _check_inputs(folder: Path, config: RerankConfig) -> None:
     """Raise InputError where a run would go on with other weights or groups than it began with."""
     now = {name: fingerprint(Path(name)) for name in (config.model, *config.teachers)}
     for part in config.data.parts:
-        with Path(part.path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 22):
-                digest.update(block)
+        digest = hashlib.sha256()
+        add_file(digest, Path(part.path))
         now[part.path] = digest.hexdigest()[:16]
     path = folder / "inputs.json"
     begun = read_object(path) if has_state(folder) and path.exists() else now
@@ -157,7 +155,7 @@ def train_reranker(
         if say is not None and bad.count:
             lines = "line" if bad.count == 1 else "lines"
             say(f"{part.file.path}: left out {bad.count} bad {lines}: {'; '.join(bad.first)}")
-    if say is not None and (cut := share_cut(objective.batches(0))):
+    if say is not None and rank() == 0 and (cut := share_cut(objective.batches(0))):
         say(f"cut: {cut:.0%} of the pairs of the first step, to the max_length of their part")
 
     def export(model: CrossEncoder, step: int) -> None:

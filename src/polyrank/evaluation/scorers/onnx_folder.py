@@ -14,6 +14,7 @@ import polyrank.onnx_backend  # noqa: F401  before ONNX Runtime is imported: no 
 from polyrank.cpus import available_cpus
 from polyrank.errors import CheckpointError, MissingDependencyError
 from polyrank.evaluation.values import Judged
+from polyrank.models import add_file
 from polyrank.tokenization import PairTokenizer, Truncation, document_text
 from polyrank.values import Encoding, Pair
 
@@ -115,5 +116,6 @@ def _open(path: Path, threads: int) -> Any:
 def _hash(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode())
+        add_file(digest, path)
     return digest.hexdigest()[:16]
