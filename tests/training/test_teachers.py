@@ -18,7 +18,7 @@ from polyrank.torch_backend.encoder import CrossEncoder
 from polyrank.training.config import RerankConfig, read_config, to_mapping
 from polyrank.training.groups import write_groups
 from polyrank.training.preview import preview_reranker
-from polyrank.training.rerank import build_objective, train_reranker, with_head
+from polyrank.training.rerank import build_model, build_objective, train_reranker, with_head
 from training.matching import matching_groups
 from training.test_loop import LOOP, config_for, losses
 
@@ -69,6 +69,39 @@ def test_their_mean_is_learned_as_scores_written_beforehand_would_be(
     assert list(found) == list(wanted)
     np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=2e-3)
     assert len({round(v, 3) for v in wanted.values()}) > 1
+
+
+def test_a_teacher_that_is_named_twice_counts_twice_and_is_run_once(
+    encoder_folder: Path,
+    teachers: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_groups(tmp_path / "groups.jsonl", matching_groups(8, seed=4))
+    run = config_for(encoder_folder, tmp_path / "groups.jsonl")
+    once, twice = (
+        build_objective(taught(run, named), "cpu") for named in (teachers, (*teachers, teachers[0]))
+    )
+    batch = once.batches(0)[0]
+    said: list[torch.Tensor] = []
+    forward = CrossEncoder.forward
+    monkeypatch.setattr(
+        CrossEncoder,
+        "forward",
+        lambda self, *inputs: said.append(forward(self, *inputs)) or said[-1],
+    )
+    student, _ = build_model(run, "cpu")
+    wanted: list[torch.Tensor] = []
+    for objective in (once, twice):
+        monkeypatch.setattr(
+            objective, "wanted", lambda mean_S, batch: wanted.append(mean_S) or mean_S
+        )
+        objective.loss(student, batch)
+    assert len(said) == 6
+    first, second, _ = said[:3]
+    torch.testing.assert_close(wanted[0], (first + second).float() / 2)
+    torch.testing.assert_close(wanted[1], (2 * first + second).float() / 3)
+    assert (wanted[0] - wanted[1]).abs().max() > 1e-3
 
 
 def test_a_student_without_a_label_comes_to_rank_as_its_teachers_do(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,15 +33,19 @@ class FromTeachers(Reranking):
         tokenizer: PairTokenizer,
         teachers: Sequence[CrossEncoder],
     ) -> None:
-        """`teachers`: at least one, on the student's device; they read its token ids."""
+        """`teachers`: at least one, on the student's device; they read its token ids.
+
+        One that is there twice counts twice, and is run once.
+        """
         super().__init__(data, loss, tokenizer, taught=True)
-        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        self._counts = Counter(teacher.eval().requires_grad_(False) for teacher in teachers)
 
     def loss(self, model: Any, batch: GroupBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Sum of the groups' losses."""
         inputs = forward_inputs(batch.batch, next(model.parameters()).device)
         with torch.no_grad():
-            mean_S = torch.stack([t(*inputs).float() for t in self._teachers]).mean(0)
+            logits = [n * teacher(*inputs).float() for teacher, n in self._counts.items()]
+            mean_S = torch.stack(logits).sum(0) / self._counts.total()
         return group_losses(model(*inputs), batch, self._loss, self.wanted(mean_S, batch))
 
     def wanted(self, mean_S: torch.Tensor, batch: GroupBatch) -> torch.Tensor:

@@ -111,13 +111,15 @@ def build_objective(config: RerankConfig, device: str) -> Reranking:
 def load_teachers(
     config: RerankConfig, tokenizer: PairTokenizer, device: str
 ) -> list[CrossEncoder]:
-    """The networks of a run's teachers; `tokenizer` is its model's.
+    """The networks of a run's teachers, the same one where a folder is named twice.
+
+    `tokenizer` is the tokenizer of the run's model.
 
     Raises InputError for one that reads other token ids or shorter pairs than the run's model,
     CheckpointError for a folder that is no reranker.
     """
-    teachers = []
-    for folder in config.teachers:
+    teachers: dict[str, CrossEncoder] = {}
+    for folder in dict.fromkeys(config.teachers):
         if not tokenizer.reads_like(PairTokenizer.from_folder(folder)):
             raise InputError(
                 f"expected teachers with the tokenizer of {config.model}, {folder} has another; "
@@ -125,8 +127,8 @@ def load_teachers(
             )
         checkpoint = load_checkpoint(folder)
         _check_room(config, checkpoint, f"the teacher {folder}")
-        teachers.append(CrossEncoder.from_checkpoint(checkpoint, device=device, frozen=True))
-    return teachers
+        teachers[folder] = CrossEncoder.from_checkpoint(checkpoint, device=device, frozen=True)
+    return [teachers[folder] for folder in config.teachers]
 
 
 def train_reranker(
