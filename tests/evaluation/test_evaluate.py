@@ -250,6 +250,15 @@ def test_two_scorers_of_one_name_are_told_apart(folder: Path) -> None:
     assert len(e.comparisons) == 3
 
 
+def test_names_that_look_alike_as_files_have_a_run_each(folder: Path, tmp_path: Path) -> None:
+    scorers = [Overlap(), Overlap(), Overlap()]
+    for scorer, name in zip(scorers, ("a/b", "a b", "A:B"), strict=True):
+        scorer.name, scorer.identity = name, {"name": name}
+    evaluate(read_collection(folder), scorers, run=RUN, output=tmp_path)
+    tags = {p.name: p.read_text().split()[5] for p in tmp_path.glob("[aA]*.trec")}
+    assert tags == {"a-b.trec": "a-b", "a-b-2.trec": "a-b-2", "A-B-2-2.trec": "A-B-2-2"}
+
+
 def test_results_are_json_with_versions_and_settings(folder: Path, overlap: Overlap) -> None:
     e = evaluate(read_collection(folder), [overlap], run=RUN, settings={"command": "here"})
     found: dict[str, Any] = json.loads(json.dumps(e.to_dict(), allow_nan=False))

@@ -206,6 +206,7 @@ class _Work:
     ) -> None:
         self.collection, self.qrels = collection, qrels
         self.metrics, self.seed, self.output = metrics, seed, output
+        self._files: set[str] = set()
 
     def system(
         self, name: str, identity: Mapping[str, Any], run: Run, cost: Reranked | None = None
@@ -213,6 +214,9 @@ class _Work:
         """Measure a run; of the run itself only the first documents are kept."""
         if self.output is not None:
             slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+            while slug.lower() in self._files:  # of another name; some systems ignore case
+                slug += "-2"
+            self._files.add(slug.lower())
             self.output.mkdir(parents=True, exist_ok=True)
             write_run(run, self.output / f"{slug}.trec", tag=slug)
         queries, values = evaluate_run(run, self.qrels, self.metrics)
