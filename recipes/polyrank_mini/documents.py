@@ -66,6 +66,12 @@ class Row(NamedTuple):
     heading: str
     section: str
 
+    def line(self) -> str:
+        """The row as `train/weak` has it."""
+        fields = {"lang": self.lang, "query": self.heading, "positive": self.section}
+        fields |= {"source": self.source, "key": self.key}
+        return json.dumps(fields, ensure_ascii=False) + "\n"
+
 
 def language_of(name: str) -> str | None:
     """The language as `train/weak` names it; none for a dialect that is left out."""
@@ -331,9 +337,7 @@ def main() -> None:
         english = kept.get((source, "en", key))
         if lang == "en" or translated(row, english.section if english else ""):
             counts[source] += 1
-            fields = {"lang": lang, "query": row.heading, "positive": row.section}
-            line = json.dumps(fields | {"source": source, "key": key}, ensure_ascii=False)
-            files[lang].append(line + "\n")
+            files[lang].append(row.line())
     args.out.mkdir(parents=True, exist_ok=True)
     for lang, rows in files.items():
         with lzma.open(args.out / f"{lang}.jsonl.xz", "wt", encoding="utf-8") as file:
