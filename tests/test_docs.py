@@ -82,7 +82,7 @@ def run(command: list[str], shelf: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     done = subprocess.run(
-        command, cwd=shelf, env=environment, capture_output=True, encoding="utf-8", timeout=300
+        command, cwd=shelf, env=environment, capture_output=True, encoding="utf-8", timeout=900
     )
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
 
