@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,17 @@ def with_negatives(
         yield i, [*[j for j in hit if j != i][:HARD], *(j for j in easy if j != i)]
 
 
+def clean(groups: Iterable[Group], forbidden: set[str]) -> tuple[list[Group], int]:
+    """The groups of at least four texts, and how many touch a development pool and are left out."""
+    kept, left_out = [], 0
+    for one in groups:
+        if leaks((one.query, *one.texts), forbidden):
+            left_out += 1
+        elif len(one.texts) >= 4:
+            kept.append(one)
+    return kept, left_out
+
+
 def main() -> None:
     """Read the arguments and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -316,13 +327,7 @@ def main() -> None:
         "spans": spans(args.data, found, random.Random(args.seed + 9)),
     }
     for name in args.only or files:
-        groups = files[name]
-        kept, left_out = [], 0
-        for one in groups:
-            if leaks((one.query, *one.texts), forbidden):
-                left_out += 1
-            elif len(one.texts) >= 4:
-                kept.append(one)
+        kept, left_out = clean(files[name], forbidden)
         count = write_groups(args.out / f"{name}.jsonl", kept)
         if name == "words":
             write_groups(args.out / "deep.jsonl", (replace(g, scores=None) for g in kept))

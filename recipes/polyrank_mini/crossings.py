@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from contrastive import documentation, group, questions, sections, text_of
+from contrastive import clean, documentation, group, questions, sections, text_of
 from lexicons import Lexicon, Lexicons, Usual
 from passages import sentences
 from sources import evaluation_texts, leaks, rows
@@ -250,12 +250,7 @@ def main() -> None:
         "switched": switched(args.data, args.dictionaries, random.Random(args.seed + 1), forbidden),
     }
     for name in args.only or files:
-        kept, left_out = [], 0
-        for one in files[name]:
-            if leaks((one.query, *one.texts), forbidden):
-                left_out += 1
-            elif len(one.texts) >= 4:
-                kept.append(one)
+        kept, left_out = clean(files[name], forbidden)
         if len(kept) > MOST:
             kept = random.Random(args.seed).sample(kept, MOST)
         count = write_groups(args.out / f"{name}.jsonl", kept)

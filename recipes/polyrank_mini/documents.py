@@ -33,7 +33,7 @@ import urllib.request
 import xml.etree.ElementTree as ET
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +71,10 @@ class Row(NamedTuple):
         fields = {"lang": self.lang, "query": self.heading, "positive": self.section}
         fields |= {"source": self.source, "key": self.key}
         return json.dumps(fields, ensure_ascii=False) + "\n"
+
+    def fits(self) -> bool:
+        """Whether it has a language, and a heading and a section of some length."""
+        return bool(self.lang) and 4 <= len(self.heading) <= 200 and len(self.section) > 40
 
 
 def language_of(name: str) -> str | None:
@@ -311,6 +315,20 @@ def translated(row: Row, english: str) -> bool:
     return sum(w in known for w in found) <= 0.5 * len(found)
 
 
+def write_rows(rows: Iterable[Row], out: Path) -> None:
+    """Write a file for each language, and say how many rows there are of each source."""
+    counts: Counter[str] = Counter()
+    files: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        counts[row.source] += 1
+        files[row.lang or ""].append(row.line())
+    out.mkdir(parents=True, exist_ok=True)
+    for lang, lines in files.items():
+        with lzma.open(out / f"{lang}.jsonl.xz", "wt", encoding="utf-8") as file:
+            file.writelines(lines)
+    print(", ".join(f"{source}: {count}" for source, count in counts.items()), len(files), "files")
+
+
 def main() -> None:
     """Read the arguments and write a file for each language."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -329,20 +347,19 @@ def main() -> None:
         home_assistant(args.parts),
     ):
         for row in map(tidy, source):
-            if row.lang and 4 <= len(row.heading) <= 200 and len(row.section) > 40:
-                kept.setdefault((row.source, row.lang, row.key), row)
-    counts: Counter[str] = Counter()
-    files: dict[str, list[str]] = defaultdict(list)
-    for (source, lang, key), row in kept.items():
-        english = kept.get((source, "en", key))
-        if lang == "en" or translated(row, english.section if english else ""):
-            counts[source] += 1
-            files[lang].append(row.line())
-    args.out.mkdir(parents=True, exist_ok=True)
-    for lang, rows in files.items():
-        with lzma.open(args.out / f"{lang}.jsonl.xz", "wt", encoding="utf-8") as file:
-            file.writelines(rows)
-    print(", ".join(f"{source}: {count}" for source, count in counts.items()), len(files), "files")
+            if row.fits():
+                kept.setdefault((row.source, row.lang or "", row.key), row)
+    english = {
+        (source, key): row.section for (source, lang, key), row in kept.items() if lang == "en"
+    }
+    write_rows(
+        (
+            row
+            for row in kept.values()
+            if row.lang == "en" or translated(row, english.get((row.source, row.key), ""))
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

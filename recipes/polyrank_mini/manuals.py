@@ -21,7 +21,6 @@ import argparse
 import gzip
 import html
 import io
-import lzma
 import re
 import urllib.error
 import xml.etree.ElementTree as ET
@@ -31,73 +30,38 @@ from collections.abc import Iterable, Iterator
 from html.entities import html5
 from pathlib import Path
 
-from documents import RELEASE, Row, fetch, language_of, member, packages, tidy, translated
+from documents import (
+    RELEASE,
+    Row,
+    fetch,
+    language_of,
+    member,
+    packages,
+    tidy,
+    translated,
+    write_rows,
+)
 from sources import rows, same
 
 MOST_ROWS = 60_000  # of a language
 MOST_OF_LIBREOFFICE = 4000
 ORIGINALS = {"C", "en", "en-US", "en_US"}
-TITLED = [
-    "chapter",
-    "article",
-    "appendix",
-    "preface",
-    "section",
-    "sect1",
-    "sect2",
-    "sect3",
-    "sect4",
-    "sect5",
-    "qandaentry",
-]
-BLOCKS = [
-    "book",
-    "para",
-    "simpara",
-    "title",
-    "term",
-    "listitem",
-    "screen",
-    "programlisting",
-    "synopsis",
-    "row",
-    "literallayout",
-    "step",
-    "member",
-    "caption",
-    "question",
-    "answer",
-    "bridgehead",
-    "formalpara",
-    "seg",
-    "segtitle",
-]
+TITLED_NAMES = """
+    chapter article appendix preface section sect1 sect2 sect3 sect4 sect5 qandaentry
+"""
+TITLED = TITLED_NAMES.split()
+BLOCKS_NAMES = """
+    book para simpara title term listitem screen programlisting synopsis row literallayout
+    step member caption question answer bridgehead formalpara seg segtitle
+"""
+BLOCKS = BLOCKS_NAMES.split()
 BLOCKS += TITLED
-UNREAD = [
-    "bookinfo",
-    "articleinfo",
-    "chapterinfo",
-    "prefaceinfo",
-    "appendixinfo",
-    "sectioninfo",
-    "sect1info",
-    "sect2info",
-    "sect3info",
-    "info",
-    "screeninfo",
-    "mediaobject",
-    "inlinemediaobject",
-    "graphic",
-    "inlinegraphic",
-    "indexterm",
-    "remark",
-    "toc",
-    "index",
-    "titleabbrev",
-    "footnote",
-    "glossary",
-    "bibliography",
-]
+UNREAD_NAMES = """
+    bookinfo articleinfo chapterinfo prefaceinfo appendixinfo sectioninfo sect1info
+    sect2info sect3info info screeninfo mediaobject inlinemediaobject graphic inlinegraphic
+    indexterm remark toc index titleabbrev footnote glossary bibliography
+"""
+UNREAD = UNREAD_NAMES.split()
 UNREAD += TITLED
 INCLUDE = r"<xi:include\s[^>]*href=\"([^\"]+)\"[^>]*?(?:/>|>.*?</xi:include>)"
 VERBATIM = {"screen", "programlisting", "synopsis", "literallayout"}
@@ -348,7 +312,7 @@ def libreoffice(mirror: str, where: dict[str, str]) -> Iterator[Found]:
 def kept(found: Iterable[Found]) -> list[Row]:
     """The rows of a source that are of use; a heading that repeats gets the one above it."""
     tidied = [(above, tidy(row)) for above, row in found if row.lang]
-    tidied = [(a, r) for a, r in tidied if 4 <= len(r.heading) <= 200 and len(r.section) > 40]
+    tidied = [(above, row) for above, row in tidied if row.fits()]
     english: dict[str, str] = {}
     books: dict[str, list[str]] = defaultdict(list)
     bodies: dict[str, str] = {}
@@ -389,8 +353,17 @@ def spread(found: list[Row], known: Path, most: int) -> list[Row]:
     return [row for row in new if row.key in chosen]
 
 
+def capped(found: list[Row]) -> Iterator[Row]:
+    """The first rows of each language."""
+    counts: Counter[str | None] = Counter()
+    for row in found:
+        counts[row.lang] += 1
+        if counts[row.lang] <= MOST_ROWS:
+            yield row
+
+
 def main() -> None:
-    """Read the arguments and add to a file for each language, source by source."""
+    """Read the arguments and write a file for each language."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mirror", required=True, help="a mirror of Debian: https://...")
     parser.add_argument("--known", type=Path, required=True, help="rows that are there already")
@@ -400,27 +373,13 @@ def main() -> None:
     where = {p["Package"]: p["Filename"] for p in packages(mirror)}
     listed = contents(mirror)
     args.out.mkdir(parents=True)
-    counts: Counter[str] = Counter()
-    for source in (
-        docbook(mirror, where, listed, "kde-handbooks", KDE),
-        docbook(mirror, where, listed, "desktop-handbooks", DESKTOP),
-        gimp(mirror, where),
-        libreoffice(mirror, where),
-    ):
-        found = kept(source)
-        if not found:
-            continue
-        if found[0].source == "libreoffice-help-2":
-            found = spread(found, args.known, MOST_OF_LIBREOFFICE)
-        files: dict[str, list[str]] = defaultdict(list)
-        for row in found:
-            if row.lang and counts[row.lang] < MOST_ROWS:
-                counts[row.lang] += 1
-                files[row.lang].append(row.line())
-        for lang, lines in files.items():
-            with lzma.open(args.out / f"{lang}.jsonl.xz", "at", encoding="utf-8") as file:
-                file.writelines(lines)
-        print(f"{found[0].source}: {len(found)} rows in {len(files)} languages", flush=True)
+    found = [
+        *kept(docbook(mirror, where, listed, "kde-handbooks", KDE)),
+        *kept(docbook(mirror, where, listed, "desktop-handbooks", DESKTOP)),
+        *kept(gimp(mirror, where)),
+        *spread(kept(libreoffice(mirror, where)), args.known, MOST_OF_LIBREOFFICE),
+    ]
+    write_rows(capped(found), args.out)
 
 
 if __name__ == "__main__":

@@ -37,18 +37,17 @@ import argparse
 import hashlib
 import html
 import io
-import lzma
 import re
 import struct
 import tarfile
 import zipfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from documents import Row, language_of, member, packages, tidy, translated
+from documents import Row, language_of, member, packages, tidy, translated, write_rows
 from passages import sentences
 
 CAMPAIGNS = """
@@ -269,16 +268,7 @@ def main() -> None:
         for name in names.split():
             found += messages(project, member(f"{mirror}/{where[name]}", "data.tar"))
         print(f"{project}: {len(found) - before} messages", flush=True)
-    counts: Counter[str] = Counter()
-    files: dict[str, list[str]] = defaultdict(list)
-    for row in rows(found):
-        counts[row.source] += 1
-        files[row.lang or ""].append(row.line())
-    args.out.mkdir(parents=True, exist_ok=True)
-    for lang, lines in files.items():
-        with lzma.open(args.out / f"{lang}.jsonl.xz", "wt", encoding="utf-8") as file:
-            file.writelines(lines)
-    print(", ".join(f"{source}: {count}" for source, count in counts.items()), len(files), "files")
+    write_rows(rows(found), args.out)
 
 
 if __name__ == "__main__":
