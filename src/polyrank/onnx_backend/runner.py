@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, CheckpointError
 from polyrank.memory import give_back
+from polyrank.onnx_backend.kernels import register_kernels
 from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
 from polyrank.values import Batch, Encoding, pack
 
@@ -140,6 +141,7 @@ def _options(threads: int, *, safe: bool) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    register_kernels(options)
     if safe:
         # Weights as unsigned bytes: another kernel, the same integers.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
