@@ -20,8 +20,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _PLACE = "polyrank/onnx_backend/libkernels.so"
 # -fno-...: nobody reads errno or traps. `omp simd` says which sums may be taken in another order.
 _FLAGS = [
-    "-O3", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-math-errno",
-    "-fno-trapping-math", "-s",
+    "-O3", "-std=gnu11", "-shared", "-fPIC", "-s", "-fvisibility=hidden", "-fopenmp-simd",
+    "-fno-math-errno", "-fno-trapping-math",
 ]  # fmt: skip
 
 

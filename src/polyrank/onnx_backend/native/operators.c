@@ -1,35 +1,54 @@
-/* The operators of `fused.py` as kernels for ONNX Runtime, each in one pass over its rows.
+/* The operators of `fused.py` as kernels for ONNX Runtime.
  *
- * Loops that GCC and Clang make vector instructions of, for three levels of x86-64, of which the
- * machine's best one is taken, or for what another processor has at least. ONNX Runtime is
- * reached through the table of functions that it hands over (its C API, whose places and structs
- * never change), so no header of it is needed. */
+ * ONNX Runtime is reached through the table of functions that it hands over (its C API, whose
+ * places and structs never change), so no header of it is needed.
+ *
+ * T rows, D their width */
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
 
-/* ---------------------------------------------------------------- a row's work */
+typedef struct {
+    const void *data; /* NULL: left out */
+    size_t rows, columns;
+    size_t stride; /* from a row to the next; 0 where one row is for all */
+} Tensor;
 
-typedef struct Work Work;
-typedef void (*Row)(const Work *, size_t);
-struct Work {
-    Row row;
-    size_t rows, width;
-    const float *y, *step, *bias; /* a product, what its rows' steps are worth, and its bias */
-    const float *x, *x_step;      /* the other input */
-    const float *weight, *shift;  /* of a norm */
-    const float *cos, *sin;       /* [positions, half] */
-    const int64_t *position;
-    size_t positions, half, step_stride, x_step_stride; /* a stride of 0: one step for all rows */
+enum { INPUTS = 6, OUTPUTS = 3 };
+
+typedef struct {
+    size_t T, D;
+    Tensor in[INPUTS];
+    void *out[OUTPUTS]; /* in the order of the definition */
     float epsilon;
-    float *out, *out_step;
-    uint8_t *q;
-};
+    size_t heads;
+    int failed;
+} Work;
+
+/* ---------------------------------------------------------------- the processor */
+
+#ifdef __x86_64__
+/* Whether the system saves these parts of the processor's state. By hand, as all that is asked of
+ * the processor here: __builtin_cpu_supports finds nothing in what Zig compiles. */
+static int saves(unsigned parts)
+{
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 0;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    return (saved & parts) == parts;
+}
+enum { SAVES_AVX = 0x6, SAVES_AVX512 = 0xe6, SAVES_AMX = 0x60000 };
+#endif
+
+/* ---------------------------------------------------------------- rows */
 
 /* GELU(x) = x / 2 (1 + erf(x / sqrt 2)), and erf(x / sqrt 2) / x by least squares as a polynomial
  * in x^2 on [-5.25, 5.25], x^2 moved to [-1, 1]: off by 9e-7 at most. */
@@ -42,6 +61,8 @@ static const float gelu_terms[GELU_TERMS] = {
 };
 
 typedef union { float real; int32_t bits; } Bits;
+typedef void (*Row)(const Work *, size_t t);
+enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, ATTEND };
 
 #define LEVEL plain
 #define TARGET
@@ -62,35 +83,27 @@ typedef union { float real; int32_t bits; } Bits;
 static const Row *best_rows(void)
 {
 #ifdef __x86_64__
-    /* By hand: __builtin_cpu_supports finds nothing in what Zig compiles. */
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    unsigned a, b, c, d, kept, high;
-    if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_OSXSAVE && c & bit_FMA) {
-        __asm__("xgetbv" : "=a"(kept), "=d"(high) : "c"(0)); /* what the system saves */
-        if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-            if ((kept & 0xe6) == 0xe6 && (b & avx512) == avx512)
-                return rows_avx512;
-            if ((kept & 6) == 6 && b & bit_AVX2)
-                return rows_avx2;
-        }
+    unsigned a, b, c, d, more, fma;
+    if (__get_cpuid(1, &a, &b, &fma, &d) && __get_cpuid_count(7, 0, &a, &more, &c, &d)) {
+        if ((more & avx512) == avx512 && saves(SAVES_AVX512))
+            return rows_avx512;
+        if (more & bit_AVX2 && fma & bit_FMA && saves(SAVES_AVX))
+            return rows_avx2;
     }
 #endif
     return rows_plain;
 }
 
-enum { ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
+static const Row *rows_here; /* of this machine, once registered */
 
-static void some_rows(void *work_, size_t n)
-{
-    const Work *work = work_;
-    size_t end = (n + 1) * ROWS_AT_ONCE;
-    for (size_t t = n * ROWS_AT_ONCE; t < end && t < work->rows; t++)
-        work->row(work, t);
-}
+#ifdef __x86_64__
+#include "attention.h"
+#endif
 
 /* ---------------------------------------------------------------- ONNX Runtime's C API */
 
-enum { API = 18, INVALID_ARGUMENT = 2, FLOAT = 1, UINT8 = 2, INT64 = 7 };
+enum { API = 18, INVALID_ARGUMENT = 2, FLOAT = 1, UINT8 = 2, INT64 = 7, OPTIONAL = 1 };
 
 typedef struct Status Status; /* NULL: all went well */
 typedef void (*Function)(void);
@@ -107,6 +120,7 @@ static const Function *api;
 #define dimensions API_CALL(62, Status *, const void *, int64_t *, size_t)
 #define type_and_shape API_CALL(65, Status *, const void *, void **)
 #define float_attribute API_CALL(85, Status *, const void *, const char *, float *)
+#define integer_attribute API_CALL(86, Status *, const void *, const char *, int64_t *)
 #define input API_CALL(90, Status *, const void *, size_t, void **)
 #define output API_CALL(91, Status *, void *, size_t, const int64_t *, size_t, void **)
 #define release_shape API_CALL(99, void, void *)
@@ -138,32 +152,26 @@ struct Operator {
     int (*last_version)(const Operator *);
     Function aliases[4];
     /* Ours, behind what the runtime reads. */
-    const char *name;
-    size_t row;
-    const char *inputs, *outputs; /* a letter for each: see bind() */
+    const char *name, *attribute;
+    const char *inputs;  /* f: float, i: int64, F: float, or left out */
+    const char *outputs; /* f: float [T, D], q: uint8 [T, D], s: float [T, 1] */
+    int row;             /* what happens to each, or ATTEND */
 };
 
 /* ---------------------------------------------------------------- the operators */
 
-static size_t letters(const char *text)
-{
-    size_t n = 0;
-    while (text[n])
-        n++;
-    return n;
-}
-
-static int type(char letter) { return letter == 'q' ? UINT8 : letter == 'p' ? INT64 : FLOAT; }
+static int type(char letter) { return letter == 'q' ? UINT8 : letter == 'i' ? INT64 : FLOAT; }
 static const char *get_name(const Operator *op) { return op->name; }
 static const char *provider(const Operator *op) { (void)op; return NULL; }
 static int input_type(const Operator *op, size_t n) { return type(op->inputs[n]); }
-static size_t input_count(const Operator *op) { return letters(op->inputs); }
+static size_t input_count(const Operator *op) { return strlen(op->inputs); }
 static int output_type(const Operator *op, size_t n) { return type(op->outputs[n]); }
-static size_t output_count(const Operator *op) { return letters(op->outputs); }
-static int required(const Operator *op, size_t n) { (void)op, (void)n; return 0; }
+static size_t output_count(const Operator *op) { return strlen(op->outputs); }
+static int input_kind(const Operator *op, size_t n) { return op->inputs[n] == 'F' ? OPTIONAL : 0; }
+static int none(const Operator *op, size_t n) { (void)op, (void)n; return 0; }
 static int first_version(const Operator *op) { (void)op; return 1; }
 
-typedef struct { const Operator *op; float epsilon; } Kernel;
+typedef struct { const Operator *op; float epsilon; int64_t heads; } Kernel;
 
 static Status *create(const Operator *op, const Function *own, const void *info, void **made)
 {
@@ -172,108 +180,118 @@ static Status *create(const Operator *op, const Function *own, const void *info,
     if (!kernel)
         return create_status(INVALID_ARGUMENT, "expected memory for a kernel");
     kernel->op = op;
-    for (const char *letter = op->inputs; *letter; letter++)
-        if (*letter == 'w') {
-            Status *status = float_attribute(info, "epsilon", &kernel->epsilon);
-            if (status) {
-                free(kernel);
-                return status;
-            }
-        }
-    *made = kernel;
-    return NULL;
+    Status *status = NULL;
+    if (op->attribute)
+        status = strcmp(op->attribute, "epsilon") ?
+            integer_attribute(info, op->attribute, &kernel->heads) :
+            float_attribute(info, op->attribute, &kernel->epsilon);
+    if (status)
+        free(kernel);
+    else
+        *made = kernel;
+    return status;
 }
 
-/* An input's data, where its letter says, and what its shape tells. */
-static Status *bind(Work *work, char letter, void *value)
+static Status *read_tensor(const void *context, size_t n, Tensor *tensor)
 {
-    void *data, *shape;
-    int64_t dims[2] = {1, 1};
+    void *value, *data, *shape;
+    int64_t sizes[2] = {1, 1};
     size_t rank;
+    TRY(input(context, n, &value));
+    if (!value)
+        return NULL;
     TRY(tensor_data(value, &data));
     TRY(type_and_shape(value, &shape));
     Status *status = count_dimensions(shape, &rank);
-    if (!status && rank > 2)
-        status = create_status(INVALID_ARGUMENT, "expected rows, got more than two dimensions");
+    if (!status && (rank < 1 || rank > 2))
+        status = create_status(INVALID_ARGUMENT, "expected one or two dimensions");
     if (!status)
-        status = dimensions(shape, dims, rank);
+        status = dimensions(shape, sizes + 2 - rank, rank);
     release_shape(shape);
     if (status)
         return status;
-    switch (letter) {
-    case 'x': work->x = data; work->rows = dims[0]; work->width = dims[1]; break;
-    case 'y': work->y = data; work->rows = dims[0]; work->width = dims[1]; break;
-    case 's': work->step = data; work->step_stride = dims[0] > 1; break;
-    case 't': work->x_step = data; work->x_step_stride = dims[0] > 1; break;
-    case 'b': work->bias = data; break;
-    case 'w': work->weight = data; break;
-    case 'a': work->shift = data; break;
-    case 'p': work->position = data; break;
-    case 'c': work->cos = data; work->positions = dims[0]; work->half = dims[1]; break;
-    case 'n': work->sin = data; break;
-    }
+    *tensor = (Tensor){data, sizes[0], sizes[1], sizes[0] > 1 ? sizes[1] : 0};
     return NULL;
+}
+
+enum { ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
+typedef struct { Work work; Row row; } RowWork;
+
+static void some_rows(void *rows_, size_t n)
+{
+    const RowWork *rows = rows_;
+    size_t end = (n + 1) * ROWS_AT_ONCE;
+    for (size_t t = n * ROWS_AT_ONCE; t < end && t < rows->work.T; t++)
+        rows->row(&rows->work, t);
 }
 
 static Status *compute(void *kernel_, void *context)
 {
     const Kernel *kernel = kernel_;
     const Operator *op = kernel->op;
-    static const Row *rows;
-    if (!rows)
-        rows = best_rows();
-    Work work = {.row = rows[op->row], .epsilon = kernel->epsilon};
-    void *value, *data;
-    for (size_t n = 0; op->inputs[n]; n++) {
-        TRY(input(context, n, &value));
-        TRY(bind(&work, op->inputs[n], value));
-    }
-    if (work.width > WIDEST)
-        return create_status(INVALID_ARGUMENT, "expected rows of at most 65,536 values");
-    for (size_t t = 0; work.position && t < work.rows; t++)
-        if ((uint64_t)work.position[t] >= work.positions)
-            return create_status(INVALID_ARGUMENT, "expected positions within the rotations");
+    RowWork rows = {.work = {.epsilon = kernel->epsilon, .heads = kernel->heads}};
+    Work *work = &rows.work;
+    for (size_t n = 0; op->inputs[n]; n++)
+        TRY(read_tensor(context, n, &work->in[n]));
+    work->T = work->in[0].rows;
+    work->D = work->in[0].columns;
     for (size_t n = 0; op->outputs[n]; n++) {
-        int64_t dims[] = {(int64_t)work.rows, op->outputs[n] == 's' ? 1 : (int64_t)work.width};
-        TRY(output(context, n, dims, 2, &value));
-        TRY(tensor_data(value, &data));
-        switch (op->outputs[n]) {
-        case 'o': work.out = data; break;
-        case 'q': work.q = data; break;
-        case 's': work.out_step = data; break;
-        }
+        int64_t sizes[] = {(int64_t)work->T, op->outputs[n] == 's' ? 1 : (int64_t)work->D};
+        void *value;
+        TRY(output(context, n, sizes, 2, &value));
+        TRY(tensor_data(value, &work->out[n]));
     }
-    size_t parts = (work.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    return parallel_for(context, some_rows, parts, 0, &work);
+#ifdef __x86_64__
+    if (op->row == ATTEND) {
+        size_t heads = (work->in[3].columns - 1) * work->heads;
+        TRY(parallel_for(context, one_head, heads, heads, work));
+        return work->failed ? create_status(INVALID_ARGUMENT, "out of memory in attention") : NULL;
+    }
+#endif
+    if (work->D > WIDEST)
+        return create_status(INVALID_ARGUMENT, "expected rows of at most 65,536 values");
+    for (size_t t = 0; op->row == ROTATE && t < work->T; t++)
+        if (((const uint64_t *)work->in[3].data)[t] >= work->in[4].rows)
+            return create_status(INVALID_ARGUMENT, "expected positions within the rotations");
+    rows.row = rows_here[op->row];
+    return parallel_for(context, some_rows, (work->T + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, 0, &rows);
 }
 
-#define OPERATOR(name_, row_, inputs_, outputs_)                                                 \
+#define OPERATOR(row_, name_, inputs_, outputs_, attribute_)                                     \
     {                                                                                            \
         .version = API, .get_name = get_name, .provider = provider, .input_type = input_type,    \
         .input_count = input_count, .output_type = output_type, .output_count = output_count,    \
-        .destroy = free, .input_kind = required, .output_kind = required,                        \
-        .input_memory = required, .create = create, .compute = compute,                          \
-        .first_version = first_version, .last_version = first_version, .name = name_,            \
-        .row = row_, .inputs = inputs_, .outputs = outputs_                                      \
+        .destroy = free, .input_kind = input_kind, .output_kind = none, .input_memory = none,    \
+        .create = create, .compute = compute, .first_version = first_version,                    \
+        .last_version = first_version, .name = name_, .attribute = attribute_,                   \
+        .inputs = inputs_, .outputs = outputs_, .row = row_                                      \
     }
 
 static const Operator operators[] = {
-    OPERATOR("QuantizeRows", 0, "x", "qs"),
-    OPERATOR("AddNormQuantizeRows", 1, "ysbxwa", "oqs"),
-    OPERATOR("GateQuantizeRows", 2, "ysxt", "qs"),
-    OPERATOR("GeluQuantizeRows", 3, "ysb", "qs"),
-    OPERATOR("RotateRows", 4, "ysbpcn", "o"),
+    OPERATOR(QUANTIZE, "QuantizeRows", "f", "qs", NULL),
+    OPERATOR(ADD_NORM, "AddNormQuantizeRows", "ffffff", "fqs", "epsilon"),
+    OPERATOR(GATE, "GateQuantizeRows", "ffff", "qs", NULL),
+    OPERATOR(ACTIVATE, "GeluQuantizeRows", "fff", "qs", NULL),
+    OPERATOR(ROTATE, "RotateRows", "fffiff", "f", NULL),
+    OPERATOR(ATTEND, "RoundedPairAttention", "fffiiF", "f", "num_heads"),
 };
 
 /* Called by ONNX Runtime for the options of each session, under Python's lock. */
 __attribute__((visibility("default"))) Status *RegisterCustomOps(void *options, const Base *base)
 {
     static void *domain;
-    api = base->api(API);
     if (!domain) {
+        api = base->api(API);
+        rows_here = best_rows();
+        int attends = 0;
+#ifdef __x86_64__
+        product_here = best_product();
+        attends = product_here != NULL;
+#endif
         TRY(create_domain("polyrank", &domain));
         for (size_t n = 0; n < sizeof operators / sizeof *operators; n++)
-            TRY(add_to_domain(domain, &operators[n]));
+            if (operators[n].row != ATTEND || attends)
+                TRY(add_to_domain(domain, &operators[n]));
     }
     return add_domain(options, domain);
 }

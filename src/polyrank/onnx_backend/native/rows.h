@@ -1,11 +1,16 @@
 /* What happens to a row, once for each instruction set: LEVEL names it, TARGET asks for it.
  *
+ * Loops that GCC and Clang make vector instructions of. Inputs and outputs are those of the
+ * operator's definition, in its order.
+ *
  * A row is read and written by one call and depends on no other, in an order that its length alone
  * decides: the same row gives the same bits in any company. A NaN makes its row's step NaN. */
 
 #define JOINED(name, level) name##_##level
 #define JOIN(name, level) JOINED(name, level)
 #define AT(name) JOIN(name, LEVEL)
+#define ROW(n) ((const float *)work->in[n].data + t * work->in[n].stride)
+#define OUT(type, n) ((type *)work->out[n] + t * work->D)
 
 TARGET static inline float AT(gelu)(float x)
 {
@@ -38,65 +43,63 @@ TARGET static inline float AT(rounded)(const float *restrict x, size_t n, uint8_
 
 TARGET static void AT(quantize)(const Work *work, size_t t)
 {
-    size_t n = work->width;
-    work->out_step[t] = AT(rounded)(work->x + t * n, n, work->q + t * n);
+    const float *x = ROW(0);
+    ((float *)work->out[1])[t] = AT(rounded)(x, work->D, OUT(uint8_t, 0));
 }
 
 TARGET static void AT(add_norm)(const Work *work, size_t t)
 {
-    size_t n = work->width;
-    const float *restrict y = work->y + t * n, *restrict x = work->x + t * n;
-    const float *restrict bias = work->bias;
-    const float *restrict weight = work->weight, *restrict shift = work->shift;
-    float *restrict out = work->out + t * n;
-    float step = work->step[t * work->step_stride], sum = 0, squares = 0;
+    const float *restrict y = ROW(0), *restrict bias = ROW(2), *restrict x = ROW(3);
+    const float *restrict weight = ROW(4), *restrict shift = ROW(5);
+    float *restrict out = OUT(float, 0), step = *ROW(1), sum = 0, squares = 0;
+    size_t D = work->D;
     #pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < D; i++) {
         out[i] = y[i] * step + bias[i] + x[i];
         sum += out[i];
     }
-    float mean = sum / n;
+    float mean = sum / D;
     #pragma omp simd reduction(+ : squares)
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < D; i++)
         squares += (out[i] - mean) * (out[i] - mean);
-    float by = 1 / sqrtf(squares / n + work->epsilon);
-    for (size_t i = 0; i < n; i++)
+    float by = 1 / sqrtf(squares / D + work->epsilon);
+    for (size_t i = 0; i < D; i++)
         out[i] = (out[i] - mean) * by * weight[i] + shift[i];
-    work->out_step[t] = AT(rounded)(out, n, work->q + t * n);
+    ((float *)work->out[2])[t] = AT(rounded)(out, D, OUT(uint8_t, 1));
 }
 
 TARGET static void AT(gate)(const Work *work, size_t t)
 {
-    size_t n = work->width;
-    const float *restrict y = work->y + t * n, *restrict x = work->x + t * n;
-    __attribute__((aligned(64))) float h[n];
-    float step = work->step[t * work->step_stride];
-    for (size_t i = 0; i < n; i++)
-        h[i] = AT(gelu)(y[i] * step) * x[i];
-    float own = AT(rounded)(h, n, work->q + t * n);
-    work->out_step[t] = own * work->x_step[t * work->x_step_stride];
+    const float *restrict gate = ROW(0), *restrict up = ROW(2);
+    float step = *ROW(1);
+    size_t D = work->D;
+    __attribute__((aligned(64))) float h[D];
+    for (size_t i = 0; i < D; i++)
+        h[i] = AT(gelu)(gate[i] * step) * up[i];
+    ((float *)work->out[1])[t] = AT(rounded)(h, D, OUT(uint8_t, 0)) * *ROW(3);
 }
 
 TARGET static void AT(activate)(const Work *work, size_t t)
 {
-    size_t n = work->width;
-    const float *restrict y = work->y + t * n, *restrict bias = work->bias;
-    __attribute__((aligned(64))) float h[n];
-    float step = work->step[t * work->step_stride];
-    for (size_t i = 0; i < n; i++)
+    const float *restrict y = ROW(0), *restrict bias = ROW(2);
+    float step = *ROW(1);
+    size_t D = work->D;
+    __attribute__((aligned(64))) float h[D];
+    for (size_t i = 0; i < D; i++)
         h[i] = AT(gelu)(y[i] * step + bias[i]);
-    work->out_step[t] = AT(rounded)(h, n, work->q + t * n);
+    ((float *)work->out[1])[t] = AT(rounded)(h, D, OUT(uint8_t, 0));
 }
 
 TARGET static void AT(rotate)(const Work *work, size_t t)
 {
-    size_t n = work->width, half = work->half;
-    const float *restrict cos = work->cos + work->position[t] * half;
-    const float *restrict sin = work->sin + work->position[t] * half;
-    float step = work->step[t * work->step_stride];
-    for (size_t head = 0; head < n; head += 2 * half) {
-        const float *restrict y = work->y + t * n + head, *restrict bias = work->bias + head;
-        float *restrict out = work->out + t * n + head;
+    size_t half = work->in[4].columns, position = ((const int64_t *)work->in[3].data)[t];
+    const float *restrict cos = (const float *)work->in[4].data + position * half;
+    const float *restrict sin = (const float *)work->in[5].data + position * half;
+    float step = *ROW(1);
+    for (size_t head = 0; head < work->D; head += 2 * half) {
+        const float *restrict y = ROW(0) + head, *restrict bias = ROW(2) + head;
+        float *restrict out = OUT(float, 0) + head;
+        #pragma omp simd
         for (size_t i = 0; i < half; i++) {
             float left = y[i] * step + bias[i], right = y[half + i] * step + bias[half + i];
             out[i] = left * cos[i] - right * sin[i];
@@ -105,10 +108,15 @@ TARGET static void AT(rotate)(const Work *work, size_t t)
     }
 }
 
-static const Row AT(rows)[] = {AT(quantize), AT(add_norm), AT(gate), AT(activate), AT(rotate)};
+static const Row AT(rows)[] = {
+    [QUANTIZE] = AT(quantize), [ADD_NORM] = AT(add_norm), [GATE] = AT(gate),
+    [ACTIVATE] = AT(activate), [ROTATE] = AT(rotate),
+};
 
 #undef JOINED
 #undef JOIN
 #undef AT
+#undef ROW
+#undef OUT
 #undef LEVEL
 #undef TARGET
