@@ -214,8 +214,9 @@ def test_the_image_is_built_from_files_that_exist_and_are_let_in() -> None:
         assert (ROOT / source).exists()
         assert f"!{source}" in ignored
     project = (ROOT / "pyproject.toml").read_text()
-    named = re.findall(r'^readme = "(.*)"|^license-files = \["(.*)"\]', project, re.M)
-    assert {a or b for a, b in named} <= set(copied)  # the build backend wants them
+    named = re.findall(r'^(?:readme|license-files|path) = \[?"(.*?)"\]?$', project, re.M)
+    assert len(named) == 3
+    assert set(named) <= set(copied)  # the build backend wants them
 
 
 class _Health(BaseHTTPRequestHandler):

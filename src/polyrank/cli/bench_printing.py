@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from polyrank.bench import Recommendation, Report, Row, Workload
-from polyrank.bench.machine import processor, versions
+from polyrank.bench.machine import kernels, processor, versions
 from polyrank.bench.measuring import Progress
 from polyrank.cli.printing import note
 from polyrank.cpus import thread_count
@@ -41,7 +41,8 @@ def heading(name: str, report: Report, workload: Workload, threads: int | None) 
     text = "of random tokens" if workload.synthetic else "of your own"
     return (
         f"{name}: {len(workload.pairs):,} pairs {text} in {len(workload.queries):,} queries, "
-        f"{sum(report.lengths):,} tokens; {thread_count(threads)} threads of {processor()}"
+        f"{sum(report.lengths):,} tokens; {thread_count(threads)} threads of {processor()}, "
+        f"kernels: {kernels()}"
     )
 
 
@@ -70,6 +71,7 @@ def as_fields(
     return {
         "machine": {
             "processor": processor(),
+            "kernels": kernels(),
             "system": platform.platform(),
             "threads": thread_count(threads),
         },

@@ -14,30 +14,39 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-__all__ = ["kernels_library", "register_kernels"]
+from polyrank.errors import InputError
 
+__all__ = ["LEVELS", "kernels_level", "register_kernels"]
+
+LEVELS = ("off", "plain", "avx2", "avx512", "avx512-bf16", "amx")
+"""What `POLYRANK_KERNELS` may ask for at most; without it, the best that the CPU has is taken."""
+_LIBRARY = Path(__file__).with_name("libkernels.so")
 _log = logging.getLogger("polyrank")
 
 
 @functools.cache
-def kernels_library() -> Path | None:
-    """The library; None where it was not built, or `POLYRANK_KERNELS=off` in the environment.
+def kernels_level() -> str:
+    """The instructions that the kernels of this process use, one of `LEVELS`.
 
-    One that this machine cannot load is named in a warning, once.
+    `"off"` where the install has none, or `POLYRANK_KERNELS` says so. A library that does not load
+    is named in a warning, once. Raises InputError for a `POLYRANK_KERNELS` that is no level.
     """
-    path = Path(__file__).with_name("libkernels.so")
-    if os.environ.get("POLYRANK_KERNELS") == "off" or not path.exists():
-        return None
+    asked = os.environ.get("POLYRANK_KERNELS", "")
+    if asked and asked not in LEVELS:
+        raise InputError(f"expected POLYRANK_KERNELS as one of {', '.join(LEVELS)}, got {asked!r}")
+    if asked == "off" or not _LIBRARY.exists():
+        return "off"
     try:
-        ctypes.CDLL(str(path))  # stays open for all sessions
-        ort.SessionOptions().register_custom_ops_library(str(path))
-    except (OSError, ort_errors.Fail) as error:
-        _log.warning("polyrank: runs without its compiled kernels, a quarter slower: %s", error)
-        return None
-    return path
+        library = ctypes.CDLL(str(_LIBRARY))  # it stays open for all sessions
+        library.polyrank_kernels.restype = ctypes.c_char_p
+        ort.SessionOptions().register_custom_ops_library(str(_LIBRARY))
+    except (OSError, AttributeError, ort_errors.Fail) as error:
+        _log.warning("polyrank: runs without its compiled kernels, slower: %s", error)
+        return "off"
+    return str(library.polyrank_kernels().decode())
 
 
 def register_kernels(options: ort.SessionOptions) -> None:
     """Let a session take the kernels, where there are any."""
-    if library := kernels_library():
-        options.register_custom_ops_library(str(library))
+    if kernels_level() != "off":
+        options.register_custom_ops_library(str(_LIBRARY))

@@ -24,13 +24,17 @@ class RerankerJudge:
         self._reranker = reranker
         self.name = reranker.name
         known = fingerprint or reranker.revision
-        onnx = reranker.backend_name.startswith("onnx")
+        engine = {}
+        if reranker.backend_name.startswith("onnx"):
+            from polyrank.onnx_backend.kernels import kernels_level  # loads ONNX Runtime
+
+            # Another version of it, or other kernels, may round int8 elsewhere.
+            engine = {"onnxruntime": version("onnxruntime"), "kernels": kernels_level()}
         self.identity: Mapping[str, Any] = {
             "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
             "fingerprint": fingerprint, "backend": reranker.backend_name,
             "max_length": reranker.max_length, **({} if known else {"cached": False}),
-            # Another version of ONNX Runtime may round int8 elsewhere.
-            **({"onnxruntime": version("onnxruntime")} if onnx else {}),
+            **engine,
             **({} if reranker.window == reranker.max_length else {"window": reranker.window}),
             **({} if reranker.on_overflow == "truncate" else {"on_overflow": reranker.on_overflow}),
         }  # fmt: skip

@@ -8,12 +8,8 @@
  *
  * A pair's numbers are its own: no other pair, and no thread, changes a bit of them. */
 
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
-#define AMX \
+#define WITH_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
+#define WITH_AMX \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,amx-tile,amx-bf16")))
 
 enum { QUERIES = 32, KEYS_AT_ONCE = 256 };
@@ -22,7 +18,7 @@ enum { QUERIES = 32, KEYS_AT_ONCE = 256 };
 typedef void (*Product)(
     const uint16_t *a, size_t stride, const uint32_t *b, size_t k, float *c, size_t rows, int add);
 
-BF16 static void product_avx512(
+WITH_BF16 static void product_avx512(
     const uint16_t *a, size_t stride, const uint32_t *b, size_t k, float *c, size_t rows, int add)
 {
     for (size_t row = 0; row < rows; row += 8) {
@@ -50,7 +46,7 @@ BF16 static void product_avx512(
     }
 }
 
-AMX static void product_amx(
+WITH_AMX static void product_amx(
     const uint16_t *a, size_t stride, const uint32_t *b, size_t k, float *c, size_t rows, int add)
 {
     const size_t line = QUERIES * sizeof *c;
@@ -86,7 +82,7 @@ AMX static void product_amx(
 }
 
 /* Rows of 16 values become columns. */
-BF16 static inline void transpose(__m512i x[16])
+WITH_BF16 static inline void transpose(__m512i x[16])
 {
     __m512i y[16];
     for (size_t i = 0; i < 16; i += 2) {
@@ -114,7 +110,7 @@ BF16 static inline void transpose(__m512i x[16])
 }
 
 /* 2^x: a polynomial on [-1/2, 1/2] by least squares, off by 2e-7 of itself. */
-BF16 static inline __m512 power_of_2(__m512 x)
+WITH_BF16 static inline __m512 power_of_2(__m512 x)
 {
     static const float terms[] = {
         1.00000012f, 0.693146944f, 0.240221217f, 0.0555074252f, 0.00967545994f, 0.00132669706f,
@@ -130,7 +126,7 @@ BF16 static inline __m512 power_of_2(__m512 x)
 typedef struct { const float *x, *bias; size_t tokens, stride, width; } Head;
 
 /* 16 of its values from d on; zeros beyond its width, and beyond the tokens. */
-BF16 static inline __m512 head_values(const Head *head, size_t token, size_t d)
+WITH_BF16 static inline __m512 head_values(const Head *head, size_t token, size_t d)
 {
     if (token >= head->tokens || d >= head->width)
         return _mm512_setzero_ps();
@@ -140,13 +136,13 @@ BF16 static inline __m512 head_values(const Head *head, size_t token, size_t d)
     return head->bias ? _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, head->bias + d)) : x;
 }
 
-BF16 static inline __m512i both_bf16(__m512 first, __m512 second)
+WITH_BF16 static inline __m512i both_bf16(__m512 first, __m512 second)
 {
     return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
 
 /* Columns of queries from the first on, scaled, in pairs of values: [width / 2, 32]. */
-BF16 static void pack_queries(const Head *head, size_t first, float scale, size_t K, uint32_t *b)
+WITH_BF16 static void pack_queries(const Head *head, size_t first, float scale, size_t K, uint32_t *b)
 {
     __m512 by = _mm512_set1_ps(scale);
     __m512i x[16];
@@ -162,7 +158,7 @@ BF16 static void pack_queries(const Head *head, size_t first, float scale, size_
 }
 
 /* [L, K] as they lie. */
-BF16 static void pack_keys(const Head *head, size_t L, size_t K, uint16_t *a)
+WITH_BF16 static void pack_keys(const Head *head, size_t L, size_t K, uint16_t *a)
 {
     for (size_t t = 0; t < L; t++)
         for (size_t d = 0; d < K; d += 32)
@@ -171,7 +167,7 @@ BF16 static void pack_keys(const Head *head, size_t L, size_t K, uint16_t *a)
 }
 
 /* [K, L]: a row for each dimension. */
-BF16 static void pack_values(const Head *head, size_t L, size_t K, uint16_t *a)
+WITH_BF16 static void pack_values(const Head *head, size_t L, size_t K, uint16_t *a)
 {
     __m512i x[16];
     for (size_t t = 0; t < L; t += 16)
@@ -189,7 +185,7 @@ BF16 static void pack_values(const Head *head, size_t L, size_t K, uint16_t *a)
 typedef struct { __m512 most, sum; } Softmax;
 
 /* Scores [keys, 32] to shares in pairs of keys [rows / 2, 32]; what became of earlier shares. */
-BF16 static __m512 soften(Softmax *soft, const float *scores, size_t keys, size_t rows, uint32_t *b)
+WITH_BF16 static __m512 soften(Softmax *soft, const float *scores, size_t keys, size_t rows, uint32_t *b)
 {
     __m512 most = soft->most;
     for (size_t t = 0; t < keys; t++)
@@ -216,7 +212,7 @@ BF16 static __m512 soften(Softmax *soft, const float *scores, size_t keys, size_
 }
 
 /* out[query, d] from [K, 32], over the sums of shares. */
-BF16 static void unpack(const Softmax soft[2], const float *c, size_t count, float *out, size_t stride,
+WITH_BF16 static void unpack(const Softmax soft[2], const float *c, size_t count, float *out, size_t stride,
                         size_t width)
 {
     __m512i x[16];
@@ -234,7 +230,7 @@ BF16 static void unpack(const Softmax soft[2], const float *c, size_t count, flo
 }
 
 /* 0, where there is no memory. */
-BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
+WITH_BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
 {
     size_t width = k.width, K = (width + 31) / 32 * 32, L = (k.tokens + 31) / 32 * 32;
     size_t chunk = L < KEYS_AT_ONCE ? L : KEYS_AT_ONCE;
@@ -270,7 +266,7 @@ BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
     return 1;
 }
 
-AMX static int attend_amx(Product product, Head q, Head k, Head v, float *out)
+WITH_AMX static int attend_amx(Product product, Head q, Head k, Head v, float *out)
 {
     struct { uint8_t palette, row, unused[14]; uint16_t line[16]; uint8_t rows[16]; }
         own = {.palette = 1}, others;
@@ -288,21 +284,7 @@ AMX static int attend_amx(Product product, Head q, Head k, Head v, float *out)
     return done;
 }
 
-/* The machine's best product; NULL where it has none in bf16. */
-static Product best_product(void)
-{
-    unsigned a, b, c, d, more, high;
-    if (!saves(SAVES_AVX512) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-        !__get_cpuid_count(7, 1, &more, &b, &c, &high) || !(more & 1 << 5))
-        return NULL;
-    const unsigned amx = 1 << 22 | 1 << 24; /* AMX-BF16, AMX-TILE */
-    const int request = 0x1023, tiles = 18; /* ARCH_REQ_XCOMP_PERM, of this process */
-    if ((d & amx) == amx && saves(SAVES_AMX) && !syscall(SYS_arch_prctl, request, tiles))
-        return product_amx;
-    return product_avx512;
-}
-
-static Product product_here; /* of this machine, once registered */
+static Product product_here; /* of the level that runs */
 
 /* One head of one pair; the inputs of RoundedPairAttention. */
 static void one_head(void *work_, size_t n)

@@ -13,6 +13,9 @@
 #include <string.h>
 #ifdef __x86_64__
 #include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 typedef struct {
@@ -34,19 +37,48 @@ typedef struct {
 
 /* ---------------------------------------------------------------- the processor */
 
-#ifdef __x86_64__
-/* Whether the system saves these parts of the processor's state. By hand, as all that is asked of
- * the processor here: __builtin_cpu_supports finds nothing in what Zig compiles. */
-static int saves(unsigned parts)
+enum { PLAIN, AVX2, AVX512, AVX512_BF16, AMX };
+static const char *const level_names[] = {"plain", "avx2", "avx512", "avx512-bf16", "amx"};
+
+/* The best level that the processor has and the system keeps the registers of. By hand, because
+ * __builtin_cpu_supports finds nothing in what Zig compiles. */
+static int processor_level(void)
 {
-    unsigned a, b, c, d, saved, high;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-        return 0;
-    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
-    return (saved & parts) == parts;
-}
-enum { SAVES_AVX = 0x6, SAVES_AVX512 = 0xe6, SAVES_AMX = 0x60000 };
+#ifdef __x86_64__
+    const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    const unsigned bf16 = 1 << 5, amx = 1 << 22 | 1 << 24; /* AMX-BF16, AMX-TILE */
+    const unsigned keeps_avx = 0x6, keeps_avx512 = 0xe6, keeps_amx = 0x60000;
+    const int request = 0x1023, tiles = 18; /* ARCH_REQ_XCOMP_PERM, for this process */
+    unsigned a, b, c, d, first, more, last, kept, high;
+    if (!__get_cpuid(1, &a, &b, &first, &d) || !(first & bit_OSXSAVE) || !(first & bit_FMA) ||
+        !__get_cpuid_count(7, 0, &a, &more, &c, &last) || !(more & bit_AVX2))
+        return PLAIN;
+    __asm__("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    if ((kept & keeps_avx) != keeps_avx)
+        return PLAIN;
+    if ((more & avx512) != avx512 || (kept & keeps_avx512) != keeps_avx512)
+        return AVX2;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bf16))
+        return AVX512;
+    if ((last & amx) == amx && (kept & keeps_amx) == keeps_amx &&
+        !syscall(SYS_arch_prctl, request, tiles))
+        return AMX;
+    return AVX512_BF16;
+#else
+    return PLAIN;
 #endif
+}
+
+/* The level that runs: POLYRANK_KERNELS may name a lower one. */
+static int chosen_level(void)
+{
+    const char *highest = getenv("POLYRANK_KERNELS");
+    int best = processor_level();
+    for (int level = 0; highest && level < best; level++)
+        if (!strcmp(highest, level_names[level]))
+            return level;
+    return best;
+}
 
 /* ---------------------------------------------------------------- rows */
 
@@ -80,22 +112,7 @@ enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, ATTEND };
 #include "rows.h"
 #endif
 
-static const Row *best_rows(void)
-{
-#ifdef __x86_64__
-    const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    unsigned a, b, c, d, more, fma;
-    if (__get_cpuid(1, &a, &b, &fma, &d) && __get_cpuid_count(7, 0, &a, &more, &c, &d)) {
-        if ((more & avx512) == avx512 && saves(SAVES_AVX512))
-            return rows_avx512;
-        if (more & bit_AVX2 && fma & bit_FMA && saves(SAVES_AVX))
-            return rows_avx2;
-    }
-#endif
-    return rows_plain;
-}
-
-static const Row *rows_here; /* of this machine, once registered */
+static const Row *rows_here; /* of the level that runs */
 
 #ifdef __x86_64__
 #include "attention.h"
@@ -103,7 +120,8 @@ static const Row *rows_here; /* of this machine, once registered */
 
 /* ---------------------------------------------------------------- ONNX Runtime's C API */
 
-enum { API = 18, INVALID_ARGUMENT = 2, FLOAT = 1, UINT8 = 2, INT64 = 7, OPTIONAL = 1 };
+enum { API = 18, INVALID_ARGUMENT = 2, RUNTIME_EXCEPTION = 6 };
+enum { FLOAT = 1, UINT8 = 2, INT64 = 7, OPTIONAL = 1 };
 
 typedef struct Status Status; /* NULL: all went well */
 typedef void (*Function)(void);
@@ -127,6 +145,7 @@ static const Function *api;
 #define parallel_for \
     API_CALL(274, Status *, const void *, void (*)(void *, size_t), size_t, size_t, void *)
 
+#define VISIBLE __attribute__((visibility("default")))
 #define TRY(call) do { Status *status_ = (call); if (status_) return status_; } while (0)
 
 typedef struct Operator Operator;
@@ -178,7 +197,7 @@ static Status *create(const Operator *op, const Function *own, const void *info,
     (void)own;
     Kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel)
-        return create_status(INVALID_ARGUMENT, "expected memory for a kernel");
+        return create_status(RUNTIME_EXCEPTION, "expected memory for a kernel");
     kernel->op = op;
     Status *status = NULL;
     if (op->attribute)
@@ -245,7 +264,9 @@ static Status *compute(void *kernel_, void *context)
     if (op->row == ATTEND) {
         size_t heads = (work->in[3].columns - 1) * work->heads;
         TRY(parallel_for(context, one_head, heads, heads, work));
-        return work->failed ? create_status(INVALID_ARGUMENT, "out of memory in attention") : NULL;
+        if (work->failed)
+            return create_status(RUNTIME_EXCEPTION, "expected memory for attention");
+        return NULL;
     }
 #endif
     if (work->D > WIDEST)
@@ -276,17 +297,30 @@ static const Operator operators[] = {
     OPERATOR(ATTEND, "RoundedPairAttention", "fffiiF", "f", "num_heads"),
 };
 
+static int level_here = -1; /* once it is chosen */
+
+/* The level that runs: one of level_names. */
+VISIBLE const char *polyrank_kernels(void)
+{
+    if (level_here < 0)
+        level_here = chosen_level();
+    return level_names[level_here];
+}
+
 /* Called by ONNX Runtime for the options of each session, under Python's lock. */
-__attribute__((visibility("default"))) Status *RegisterCustomOps(void *options, const Base *base)
+VISIBLE Status *RegisterCustomOps(void *options, const Base *base)
 {
     static void *domain;
     if (!domain) {
-        api = base->api(API);
-        rows_here = best_rows();
         int attends = 0;
+        polyrank_kernels();
+        api = base->api(API);
+        rows_here = rows_plain;
 #ifdef __x86_64__
-        product_here = best_product();
-        attends = product_here != NULL;
+        if (level_here >= AVX2)
+            rows_here = level_here >= AVX512 ? rows_avx512 : rows_avx2;
+        attends = level_here >= AVX512_BF16; /* otherwise, fp32 by the definition */
+        product_here = level_here == AMX ? product_amx : product_avx512;
 #endif
         TRY(create_domain("polyrank", &domain));
         for (size_t n = 0; n < sizeof operators / sizeof *operators; n++)

@@ -14,8 +14,8 @@
 
 TARGET static inline float AT(gelu)(float x)
 {
+    x = x < -GELU_END ? -GELU_END : x; /* GELU is 0 below, to 4e-7 */
     float near = x > GELU_END ? GELU_END : x;
-    near = near < -GELU_END ? -GELU_END : near;
     float square = near * near * (2 / (GELU_END * GELU_END)) - 1, y = gelu_terms[GELU_TERMS - 1];
     for (int i = GELU_TERMS - 2; i >= 0; i--)
         y = y * square + gelu_terms[i];
