@@ -1,12 +1,13 @@
 """Compiles the kernels of `src/polyrank/onnx_backend/native` into the wheel, on Linux.
 
 With the machine's C compiler, or with the one in the `ziglang` package where there is none. A wheel
-without them is whole too: ONNX Runtime then runs the operators' definitions, a quarter slower.
+without them is whole too: ONNX Runtime then runs the operators' definitions, slower.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ _FLAGS = [
 ]  # fmt: skip
 
 
-class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
+class KernelsHook(BuildHookInterface):
     """Builds `libkernels.so`, and names the platform in the wheel that holds it."""
 
     def dependencies(self) -> list[str]:
@@ -34,6 +35,9 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if sys.platform != "linux":
             return
+        editable = Path(self.root, "src", _PLACE) if version == "editable" else None
+        if editable:
+            editable.unlink(missing_ok=True)
         # Zig would take the builder's own CPU for the least that a machine has.
         zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
         source = Path(self.root, "src", "polyrank", "onnx_backend", "native", "operators.c")
@@ -49,9 +53,8 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
             why = getattr(error, "stderr", "") or error
             self.app.display_warning(f"polyrank is built without its kernels, slower: {why}")
             return
-        if version == "editable":
-            os.replace(shutil.copy(built, Path(self.root, "src", f"{_PLACE}.new")),
-                       Path(self.root, "src", _PLACE))  # fmt: skip
+        if editable:  # into place at once: a process may have another one open
+            os.replace(shutil.copy(built, editable.with_suffix(".new")), editable)
             return
         build_data["force_include"][str(built)] = _PLACE
         build_data["pure_python"] = False
@@ -64,5 +67,6 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def _compiler() -> list[str] | None:
-    found = shutil.which(os.environ.get("CC", "cc"))
-    return [found] if found else None
+    command, *options = shlex.split(os.environ.get("CC") or "cc")
+    found = shutil.which(command)
+    return [found, *options] if found else None

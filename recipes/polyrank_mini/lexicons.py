@@ -234,6 +234,12 @@ class Lexicons:
     def __init__(self, folder: Path, usual: Callable[[str], Usual]) -> None:
         found = {languages_named(p): p for p in sorted(folder.rglob("freedict-*.index"))}
         self.indexes = {k: p for k, p in found.items() if not set(k) - READ and k[0] != "ja"}
+        if not self.indexes:
+            raise SystemExit(
+                f"expected FreeDict's dictionaries under {folder}, as freedict-eng-deu.index and "
+                "freedict-eng-deu.dict.dz; got none of languages that are read; unpack Debian's "
+                "dict-freedict-* packages there"
+            )
         self.languages = sorted({lang for pair in self.indexes for lang in pair})
         self.usual = {lang: usual(lang) for lang in self.languages}
         self.table = cache(self._table)

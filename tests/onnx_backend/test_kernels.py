@@ -172,6 +172,32 @@ def test_a_position_beyond_the_rotations_is_an_error() -> None:
             run("RotateRows", inputs, outputs, **attr)
 
 
+@pytest.mark.parametrize("op", ROWS)
+def test_inputs_of_other_shapes_are_an_error(op: str) -> None:
+    inputs, outputs, attr = row_inputs(op, 5, 32)
+    for n, x in enumerate(inputs[1:], 1):
+        for bad in (x[:-1], np.concatenate([x, x])):
+            others = [*inputs[:n], bad, *inputs[n + 1 :]]
+            with pytest.raises(ort_errors.InvalidArgument, match="definition"):
+                run(op, others, outputs, **attr)
+
+
+def test_pairs_beyond_their_tokens_are_an_error() -> None:
+    if kernels.kernels_level() not in ("avx512-bf16", "amx"):
+        pytest.skip("attention runs by its definition")
+    inputs = attention_inputs([4, 6], 32)
+    cases = [[0, 4, 11], [0, 11, 10], [1, 4, 10], [-1, 4, 10], [0, 4, 9], [0, 10], [0, 2, 4, 10]]
+    for place in (3, 4):
+        for starts in cases:
+            bad = [*inputs[:place], np.array(starts), *inputs[place + 1 :]]
+            with pytest.raises(ort_errors.InvalidArgument, match="definition"):
+                attend(bad, 2)
+    with pytest.raises(ort_errors.InvalidArgument, match="definition"):
+        attend([*inputs[:2], inputs[2][:5], *inputs[3:]], 2)
+    with pytest.raises(ort_errors.InvalidArgument, match="definition"):
+        attend(inputs, 3)
+
+
 def attention_inputs(lengths: list[int], D: int, *, first_only: bool = False) -> Arrays:
     starts = np.cumsum([0, *lengths])
     q_starts = np.arange(len(lengths) + 1) if first_only else starts

@@ -113,6 +113,13 @@ def dictionaries(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_folder_without_dictionaries_is_an_error(tmp_path: Path) -> None:
+    import lexicons
+
+    with pytest.raises(SystemExit, match="FreeDict's dictionaries"):
+        lexicons.Lexicons(tmp_path, lambda lang: lexicons.Usual(lexicons.Counter(), set()))
+
+
 def test_words_are_switched_directly_or_through_another_language(dictionaries: Path) -> None:
     import lexicons
 

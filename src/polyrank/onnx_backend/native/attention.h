@@ -142,7 +142,8 @@ WITH_BF16 static inline __m512i both_bf16(__m512 first, __m512 second)
 }
 
 /* Columns of queries from the first on, scaled, in pairs of values: [width / 2, 32]. */
-WITH_BF16 static void pack_queries(const Head *head, size_t first, float scale, size_t K, uint32_t *b)
+WITH_BF16 static void pack_queries(
+    const Head *head, size_t first, float scale, size_t K, uint32_t *b)
 {
     __m512 by = _mm512_set1_ps(scale);
     __m512i x[16];
@@ -185,18 +186,18 @@ WITH_BF16 static void pack_values(const Head *head, size_t L, size_t K, uint16_t
 typedef struct { __m512 most, sum; } Softmax;
 
 /* Scores [keys, 32] to shares in pairs of keys [rows / 2, 32]; what became of earlier shares. */
-WITH_BF16 static __m512 soften(Softmax *soft, const float *scores, size_t keys, size_t rows, uint32_t *b)
+WITH_BF16 static __m512 soften(
+    Softmax *soft, const float *scores, size_t keys, size_t rows, uint32_t *b)
 {
     __m512 most = soft->most;
     for (size_t t = 0; t < keys; t++)
         most = _mm512_max_ps(_mm512_load_ps(scores + t * QUERIES), most);
     __m512 kept = power_of_2(_mm512_sub_ps(soft->most, most));
     __m512 sum = _mm512_mul_ps(soft->sum, kept);
-    /* Low halves of both, a key's beside the next one's. */
-    const __m512i beside = _mm512_add_epi32(
-        _mm512_mullo_epi32(_mm512_set1_epi32(0x00010001),
-                           _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)),
-        _mm512_set1_epi32(0x00100000));
+    uint16_t places[32]; /* 0, 16, 1, 17, ...: a query's share of a key beside that of the next */
+    for (size_t i = 0; i < 32; i++)
+        places[i] = i / 2 + i % 2 * 16;
+    const __m512i beside = _mm512_loadu_si512(places);
     for (size_t t = 0; t < rows; t += 2) {
         __m512 share[2];
         for (size_t i = 0; i < 2; i++) {
@@ -212,8 +213,8 @@ WITH_BF16 static __m512 soften(Softmax *soft, const float *scores, size_t keys, 
 }
 
 /* out[query, d] from [K, 32], over the sums of shares. */
-WITH_BF16 static void unpack(const Softmax soft[2], const float *c, size_t count, float *out, size_t stride,
-                        size_t width)
+WITH_BF16 static void unpack(
+    const Softmax soft[2], const float *c, size_t count, float *out, size_t stride, size_t width)
 {
     __m512i x[16];
     for (size_t side = 0; side < QUERIES && side < count; side += 16) {
@@ -252,15 +253,17 @@ WITH_BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
             size_t within = k.tokens - t < rows ? k.tokens - t : rows;
             product(keys + t * K, K, queries, K, scores, rows, 0);
             for (size_t side = 0; side < 2; side++) {
-                __m512 kept = soften(&soft[side], scores + 16 * side, within, rows, shares + 16 * side);
-                float *at = sums + 16 * side;
+                size_t at_side = 16 * side;
+                float *at = sums + at_side;
+                __m512 kept =
+                    soften(&soft[side], scores + at_side, within, rows, shares + at_side);
                 for (size_t d = 0; t && d < K; d++, at += QUERIES)
                     _mm512_store_ps(at, _mm512_mul_ps(_mm512_load_ps(at), kept));
             }
             product(values + t, L, shares, rows, sums, K, t > 0);
         }
-        size_t left = q.tokens - first;
-        unpack(soft, sums, left < QUERIES ? left : QUERIES, out + first * q.stride, q.stride, width);
+        size_t count = q.tokens - first < QUERIES ? q.tokens - first : QUERIES;
+        unpack(soft, sums, count, out + first * q.stride, q.stride, width);
     }
     free(room);
     return 1;

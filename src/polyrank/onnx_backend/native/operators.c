@@ -24,7 +24,7 @@ typedef struct {
     size_t stride; /* from a row to the next; 0 where one row is for all */
 } Tensor;
 
-enum { INPUTS = 6, OUTPUTS = 3 };
+enum { INPUTS = 6, OUTPUTS = 3, ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
 
 typedef struct {
     size_t T, D;
@@ -105,10 +105,11 @@ enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, ATTEND };
 #include "rows.h"
 #define LEVEL avx512
 #ifdef __clang__
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
+#define WIDE
 #else
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")))
+#define WIDE ",prefer-vector-width=512"
 #endif
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma" WIDE)))
 #include "rows.h"
 #endif
 
@@ -172,21 +173,26 @@ struct Operator {
     Function aliases[4];
     /* Ours, behind what the runtime reads. */
     const char *name, *attribute;
-    const char *inputs;  /* f: float, i: int64, F: float, or left out */
-    const char *outputs; /* f: float [T, D], q: uint8 [T, D], s: float [T, 1] */
+    const char *inputs;  /* a letter for each: see fits() */
+    const char *outputs; /* x: float [T, D], q: uint8 [T, D], s: float [T, 1] */
     int row;             /* what happens to each, or ATTEND */
+    const char *expected;
 };
 
 /* ---------------------------------------------------------------- the operators */
 
-static int type(char letter) { return letter == 'q' ? UINT8 : letter == 'i' ? INT64 : FLOAT; }
+static int type(char letter)
+{
+    return letter == 'q' ? UINT8 : letter == 'p' || letter == 'n' ? INT64 : FLOAT;
+}
+
 static const char *get_name(const Operator *op) { return op->name; }
 static const char *provider(const Operator *op) { (void)op; return NULL; }
 static int input_type(const Operator *op, size_t n) { return type(op->inputs[n]); }
 static size_t input_count(const Operator *op) { return strlen(op->inputs); }
 static int output_type(const Operator *op, size_t n) { return type(op->outputs[n]); }
 static size_t output_count(const Operator *op) { return strlen(op->outputs); }
-static int input_kind(const Operator *op, size_t n) { return op->inputs[n] == 'F' ? OPTIONAL : 0; }
+static int input_kind(const Operator *op, size_t n) { return op->inputs[n] == 'b' ? OPTIONAL : 0; }
 static int none(const Operator *op, size_t n) { (void)op, (void)n; return 0; }
 static int first_version(const Operator *op) { (void)op; return 1; }
 
@@ -233,7 +239,48 @@ static Status *read_tensor(const void *context, size_t n, Tensor *tensor)
     return NULL;
 }
 
-enum { ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
+/* A graph may come from anywhere: nothing is read that its shapes and numbers do not promise. */
+static int fits(char letter, const Tensor *x, const Work *work)
+{
+    size_t T = work->T, D = work->D;
+    switch (letter) {
+    case 'x': return x->rows == T && x->columns == D;
+    case 's': return (x->rows == T || x->rows == 1) && x->columns == 1;
+    case 'd': return x->rows == 1 && x->columns == D;
+    case 'p': return x->rows == 1 && x->columns == T;                     /* positions */
+    case 'c': return x->columns && D % (2 * x->columns) == 0 &&           /* cos, sin */
+                     x->rows == work->in[4].rows && x->columns == work->in[4].columns;
+    case 'k': return x->rows == work->in[1].rows && x->columns == D;      /* keys, values */
+    case 'n': return x->columns && x->columns == work->in[3].columns;     /* starts */
+    case 'b': return !x->data || (x->rows == 1 && x->columns == 3 * D);
+    }
+    return 0;
+}
+
+/* Starts of pairs, and where the last one ends: from 0 to all rows. */
+static int cover(const Tensor *starts, size_t rows)
+{
+    const int64_t *at = starts->data;
+    for (size_t n = 0; n + 1 < starts->columns; n++)
+        if (at[n] > at[n + 1])
+            return 0;
+    return at[0] == 0 && (size_t)at[starts->columns - 1] == rows;
+}
+
+static int inputs_fit(const Operator *op, const Work *work)
+{
+    for (size_t n = 0; op->inputs[n]; n++)
+        if (!fits(op->inputs[n], &work->in[n], work))
+            return 0;
+    if (op->row == ATTEND)
+        return work->heads && work->D % work->heads == 0 &&
+               cover(&work->in[3], work->T) && cover(&work->in[4], work->in[1].rows);
+    for (size_t t = 0; op->row == ROTATE && t < work->T; t++)
+        if (((const uint64_t *)work->in[3].data)[t] >= work->in[4].rows)
+            return 0;
+    return work->D <= WIDEST;
+}
+
 typedef struct { Work work; Row row; } RowWork;
 
 static void some_rows(void *rows_, size_t n)
@@ -254,6 +301,8 @@ static Status *compute(void *kernel_, void *context)
         TRY(read_tensor(context, n, &work->in[n]));
     work->T = work->in[0].rows;
     work->D = work->in[0].columns;
+    if (!inputs_fit(op, work))
+        return create_status(INVALID_ARGUMENT, op->expected);
     for (size_t n = 0; op->outputs[n]; n++) {
         int64_t sizes[] = {(int64_t)work->T, op->outputs[n] == 's' ? 1 : (int64_t)work->D};
         void *value;
@@ -269,11 +318,6 @@ static Status *compute(void *kernel_, void *context)
         return NULL;
     }
 #endif
-    if (work->D > WIDEST)
-        return create_status(INVALID_ARGUMENT, "expected rows of at most 65,536 values");
-    for (size_t t = 0; op->row == ROTATE && t < work->T; t++)
-        if (((const uint64_t *)work->in[3].data)[t] >= work->in[4].rows)
-            return create_status(INVALID_ARGUMENT, "expected positions within the rotations");
     rows.row = rows_here[op->row];
     return parallel_for(context, some_rows, (work->T + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, 0, &rows);
 }
@@ -285,16 +329,18 @@ static Status *compute(void *kernel_, void *context)
         .destroy = free, .input_kind = input_kind, .output_kind = none, .input_memory = none,    \
         .create = create, .compute = compute, .first_version = first_version,                    \
         .last_version = first_version, .name = name_, .attribute = attribute_,                   \
-        .inputs = inputs_, .outputs = outputs_, .row = row_                                      \
+        .inputs = inputs_, .outputs = outputs_, .row = row_,                                     \
+        .expected = "expected " name_ "'s inputs as its definition has them, positions and "     \
+                    "starts in range, rows of at most 65,536 values"                             \
     }
 
 static const Operator operators[] = {
-    OPERATOR(QUANTIZE, "QuantizeRows", "f", "qs", NULL),
-    OPERATOR(ADD_NORM, "AddNormQuantizeRows", "ffffff", "fqs", "epsilon"),
-    OPERATOR(GATE, "GateQuantizeRows", "ffff", "qs", NULL),
-    OPERATOR(ACTIVATE, "GeluQuantizeRows", "fff", "qs", NULL),
-    OPERATOR(ROTATE, "RotateRows", "fffiff", "f", NULL),
-    OPERATOR(ATTEND, "RoundedPairAttention", "fffiiF", "f", "num_heads"),
+    OPERATOR(QUANTIZE, "QuantizeRows", "x", "qs", NULL),
+    OPERATOR(ADD_NORM, "AddNormQuantizeRows", "xsdxdd", "xqs", "epsilon"),
+    OPERATOR(GATE, "GateQuantizeRows", "xsxs", "qs", NULL),
+    OPERATOR(ACTIVATE, "GeluQuantizeRows", "xsd", "qs", NULL),
+    OPERATOR(ROTATE, "RotateRows", "xsdpcc", "x", NULL),
+    OPERATOR(ATTEND, "RoundedPairAttention", "xkknnb", "x", "num_heads"),
 };
 
 static int level_here = -1; /* once it is chosen */
