@@ -1,7 +1,7 @@
 /* The operators of `fused.py` as kernels for ONNX Runtime.
  *
- * ONNX Runtime is reached through the table of functions that it hands over (its C API, whose
- * places and structs never change), so no header of it is needed.
+ * ONNX Runtime is reached through the table of functions that it hands over (its C API, which
+ * is only ever added to), so no header of it is needed.
  *
  * T rows, D their width */
 
