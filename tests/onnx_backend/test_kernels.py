@@ -24,7 +24,7 @@ from polyrank.onnx_backend.fused import DOMAIN, fused_operators
 
 Arrays = list[npt.NDArray[Any]]
 Run = Callable[..., Arrays]
-WIDTHS = (1, 7, 16, 33, 96, 384, 768)
+WIDTHS = (2, 7, 16, 33, 96, 384, 768)
 _TYPES = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("f4", "i8")}
 _ROUNDED = [TensorProto.UINT8, TensorProto.FLOAT]
 
