@@ -1,8 +1,8 @@
-"""What int8 graphs do to rows between products, as operators made of ONNX's own.
+"""What graphs do to rows between products, as operators made of ONNX's own.
 
 A graph carries these definitions, so that any ONNX Runtime runs it. Where the compiled kernels of
-`native/` are registered, the runtime takes those for whole operators: one pass over a row instead
-of five or more.
+`native/` are registered, the runtime takes those for whole operators of int8 graphs: one pass over
+a row instead of five or more.
 
 T packed tokens, D width. A row that is rounded: uint8 around 128 [T, D], and what a step of it is
 worth [T, 1]. A product still lacks the steps of the rows that went into it.
@@ -39,13 +39,19 @@ _OPERATORS = {
             q = QuantizeLinear <axis = 0> (x, flat, middles)
         }
     """,
-    # y a product, its steps and bias; x what goes around it.
+    # y a product and its bias; x what goes around it. SkipLayerNormalization does this in one node,
+    # and three times as slowly on CPUs; run the session with ORT_ENABLE_BASIC, or it is fused back.
+    "AddNorm": """
+        AddNorm <epsilon> (y, bias, x, weight, shift) => (out) {
+            own = Add (y, bias)
+            total = Add (own, x)
+            out = LayerNormalization <epsilon: float = @epsilon> (total, weight, shift)
+        }
+    """,
     "AddNormQuantizeRows": """
         AddNormQuantizeRows <epsilon> (y, step, bias, x, weight, shift) => (out, q, out_step) {
             scaled = Mul (y, step)
-            own = Add (scaled, bias)
-            total = Add (own, x)
-            out = LayerNormalization <epsilon: float = @epsilon> (total, weight, shift)
+            out = polyrank.AddNorm <epsilon: float = @epsilon> (scaled, bias, x, weight, shift)
             q, out_step = polyrank.QuantizeRows (out)
         }
     """,
@@ -68,16 +74,21 @@ _OPERATORS = {
         }
     """,
     # RoPE; each token as a sequence of its own: no sequence may be longer than the caches.
-    "RotateRows": """
-        RotateRows <num_heads> (y, step, bias, positions, cos, sin) => (out) {
+    "Rotate": """
+        Rotate <num_heads> (x, positions, cos, sin) => (out) {
             one = Constant <value_ints = [1]> ()
-            scaled = Mul (y, step)
-            total = Add (scaled, bias)
-            tokens = Unsqueeze (total, one)
+            tokens = Unsqueeze (x, one)
             places = Unsqueeze (positions, one)
             turned = com.microsoft.RotaryEmbedding <num_heads: int = @num_heads, interleaved = 0>
                 (tokens, places, cos, sin)
             out = Squeeze (turned, one)
+        }
+    """,
+    "RotateRows": """
+        RotateRows <num_heads> (y, step, bias, positions, cos, sin) => (out) {
+            scaled = Mul (y, step)
+            total = Add (scaled, bias)
+            out = polyrank.Rotate <num_heads: int = @num_heads> (total, positions, cos, sin)
         }
     """,
     # Attention within each pair: queries q[q_starts[n] : q_starts[n + 1]] over the keys and values
@@ -130,15 +141,14 @@ _OPERATORS = {
         }
     """,
 }
-_NEEDS = {
-    "QuantizeRows": ROUNDED_ONLY | {"AddNormQuantizeRows"},
-    "PairAttention": {"RoundedPairAttention"},
-}
 
 
 def fused_operators(used: Collection[str]) -> list[onnx.FunctionProto]:
-    """The definitions of the operators of this domain that a graph uses."""
-    needed = {op for op in _OPERATORS if op in used or not _NEEDS.get(op, set()).isdisjoint(used)}
+    """The definitions of the operators of this domain that a graph uses, and of those in them."""
+    needed = set(used)
+    for op, text in reversed(_OPERATORS.items()):  # those that others are made of come first
+        if op in needed:
+            needed |= {inner for inner in _OPERATORS if f"{DOMAIN}.{inner} " in text}
     return [
         onnx.parser.parse_function(f"<{_IMPORTS}> {text}")
         for op, text in _OPERATORS.items()

@@ -203,21 +203,12 @@ class _Builder(Tables):
         if rope is None or bias is None:
             return self.linear(name, x, w, bias)
         heads = self.config.num_heads
-        if self.int8(name):
-            y, step = self.product(name, x, w)
-            inputs = [y, step, self.stored(f"{name}.bias", bias), "positions", *rope]
-            return self.fuse("RotateRows", inputs, num_heads=heads)
-        # Each token as a sequence of its own: no sequence may be longer than the caches.
-        one = self.integers(1)
-        turned = self.node(
-            "RotaryEmbedding",
-            [self.node("Unsqueeze", [x, one]) for x in (self.linear(name, x, w, bias), "positions")]
-            + list(rope),
-            domain=_MICROSOFT,
-            num_heads=heads,
-            interleaved=0,
-        )
-        return self.node("Squeeze", [turned, one])
+        if not self.int8(name):
+            inputs = [self.linear(name, x, w, bias), "positions", *rope]
+            return self.fuse("Rotate", inputs, num_heads=heads)
+        y, step = self.product(name, x, w)
+        inputs = [y, step, self.stored(f"{name}.bias", bias), "positions", *rope]
+        return self.fuse("RotateRows", inputs, num_heads=heads)
 
     def skip_norm(self, x: str, y: tuple[str, str], norm: str, bias: str) -> str:
         """The norm of x, a product and its bias."""
@@ -226,10 +217,7 @@ class _Builder(Tables):
         if self.precision == "int8":
             inputs = [y[0], y[1] or self.unit(), bias, x, scale, shift]
             return self.fuse("AddNormQuantizeRows", inputs, epsilon=epsilon)
-        # SkipLayerNormalization does this in one node, and three times as slowly on CPUs; run
-        # the session with ORT_ENABLE_BASIC, or it is fused back.
-        total = self.node("Add", [self.node("Add", [self.scaled(*y), bias]), x])
-        return self.node("LayerNormalization", [total, scale, shift], epsilon=epsilon)
+        return self.fuse("AddNorm", [y[0], bias, x, scale, shift], epsilon=epsilon)
 
     def float_linear(self, name: str, x: str) -> str:
         inputs = [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
