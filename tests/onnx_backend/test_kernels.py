@@ -25,7 +25,9 @@ from polyrank.onnx_backend.fused import DOMAIN, fused_operators
 Arrays = list[npt.NDArray[Any]]
 Run = Callable[..., Arrays]
 WIDTHS = (2, 7, 16, 33, 96, 384, 768)
-_TYPES = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("f4", "i8")}
+_TYPES = {
+    np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("f4", "i8", "u1", "i1")
+}
 _ROUNDED = [TensorProto.UINT8, TensorProto.FLOAT]
 
 pytestmark = pytest.mark.skipif(
@@ -34,10 +36,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(op: str, inputs: Arrays, outputs: list[int], *, fused: bool = True, **attr: Any) -> Arrays:
-    """One operator: by its kernel, or by its definition."""
+def run(
+    op: str,
+    inputs: Arrays,
+    outputs: list[int],
+    *,
+    fused: bool = True,
+    constants: tuple[int, ...] = (),
+    threads: int = 1,
+    **attr: Any,
+) -> Arrays:
+    """One operator: by its kernel, or by its definition. `constants` are inputs that the graph
+    holds."""
     names = [f"i{n}" for n in range(len(inputs))]
-    shapes = [[None] * x.ndim for x in inputs]
+    fed = [n for n in range(len(inputs)) if n not in constants]
     graph = helper.make_graph(
         [
             helper.make_node(
@@ -46,10 +58,13 @@ def run(op: str, inputs: Arrays, outputs: list[int], *, fused: bool = True, **at
         ],
         "one",
         [
-            helper.make_tensor_value_info(name, _TYPES[x.dtype], shape)
-            for name, x, shape in zip(names, inputs, shapes, strict=True)
+            helper.make_tensor_value_info(
+                names[n], _TYPES[inputs[n].dtype], [None] * inputs[n].ndim
+            )
+            for n in fed
         ],
         [helper.make_tensor_value_info(f"o{n}", t, [None, None]) for n, t in enumerate(outputs)],
+        [onnx.numpy_helper.from_array(inputs[n], names[n]) for n in constants],
     )
     domains = {"": 21, "com.microsoft": 1, DOMAIN: 1}
     model = helper.make_model(
@@ -61,13 +76,13 @@ def run(op: str, inputs: Arrays, outputs: list[int], *, fused: bool = True, **at
     onnx.checker.check_model(model)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     if fused:
         kernels.register_kernels(options)
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    feeds = dict(zip(names, inputs, strict=True))
-    return [np.asarray(o) for o in session.run(None, feeds)]
+    return [np.asarray(o) for o in session.run(None, {names[n]: inputs[n] for n in fed})]
 
 
 def floats(*shape: int, seed: int = 0, scale: float = 1.0) -> npt.NDArray[np.float32]:
@@ -102,6 +117,21 @@ ROWS = (
 )  # fmt: skip
 
 
+def assert_alike(fused: Arrays, defined: Arrays, *, rounded: bool) -> None:
+    for a, b in zip(fused, defined, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        if a.dtype == np.float32:
+            assert np.allclose(a, b, rtol=2e-5, atol=2e-5)
+    if rounded:  # a value between two steps may fall to either
+        (a, step), (b, _) = (
+            ((q.astype(np.float32) - 128) * step, step) for *_, q, step in (fused, defined)
+        )
+        off = np.abs(a - b)
+        assert (off < 1.001 * step + 1e-5).all()
+        assert (off > 0.5 * step + 1e-5).sum() < 2 + 0.02 * off.size
+
+
 @pytest.mark.parametrize("op", ROWS)
 @pytest.mark.parametrize("D", WIDTHS)
 def test_a_kernel_gives_what_the_definition_gives(op: str, D: int) -> None:
@@ -110,18 +140,7 @@ def test_a_kernel_gives_what_the_definition_gives(op: str, D: int) -> None:
         inputs, outputs, attr = row_inputs(op, T, D)
         fused = run(op, inputs, outputs, **attr)
         defined = run(op, inputs, outputs, fused=False, **attr)
-        for a, b in zip(fused, defined, strict=True):
-            assert a.shape == b.shape
-            assert a.dtype == b.dtype
-            if a.dtype == np.float32:
-                assert np.allclose(a, b, rtol=2e-5, atol=2e-5)
-        if op != "RotateRows":  # a value between two steps may fall to either
-            (a, step), (b, _) = (
-                ((q.astype(np.float32) - 128) * step, step) for *_, q, step in (fused, defined)
-            )
-            off = np.abs(a - b)
-            assert (off < 1.001 * step + 1e-5).all()
-            assert (off > 0.5 * step + 1e-5).sum() < 2 + 0.02 * off.size
+        assert_alike(fused, defined, rounded=op != "RotateRows")
 
 
 @pytest.mark.parametrize("op", ROWS)
@@ -180,6 +199,80 @@ def test_inputs_of_other_shapes_are_an_error(op: str) -> None:
             others = [*inputs[:n], bad, *inputs[n + 1 :]]
             with pytest.raises(ort_errors.InvalidArgument, match="definition"):
                 run(op, others, outputs, **attr)
+
+
+PRODUCTS = {
+    "ProductRows": "", "ProductAddNormQuantizeRows": "AddNormQuantizeRows",
+    "ProductGeluQuantizeRows": "GeluQuantizeRows", "ProductRotateRows": "RotateRows",
+    "ProductsGateQuantizeRows": "QuantizeRows",
+}  # fmt: skip
+
+
+def product_inputs(op: str, T: int, K: int, N: int) -> tuple[Arrays, list[int], dict[str, Any]]:
+    """Inputs of an operator on products, its outputs, its constants and attributes."""
+    rng = np.random.default_rng(7)
+    N = N * 4 if op == "ProductRotateRows" else N
+    rest, outputs, attr = row_inputs(PRODUCTS[op] or "QuantizeRows", T, N)
+    weights: Arrays = []
+    for n in range(1 + (op == "ProductsGateQuantizeRows")):
+        weights.append(rng.integers(-127, 128, (K, N)).astype(np.int8))
+        weights.append(np.abs(floats(N, seed=n)) / 5000)
+    q = rng.integers(0, 256, (T, K)).astype(np.uint8)
+    step = np.abs(floats(T, 1, seed=1)) + 0.01
+    attr["constants"] = tuple(range(1, 1 + len(weights)))
+    outputs = outputs if PRODUCTS[op] else [TensorProto.FLOAT]
+    return [q, *weights, step, *rest[2:]], outputs, attr
+
+
+@pytest.mark.parametrize("op", PRODUCTS)
+@pytest.mark.parametrize(("K", "N"), [(1, 1), (63, 8), (64, 32), (200, 50), (900, 33), (384, 768)])
+def test_a_product_gives_what_the_definition_gives(op: str, K: int, N: int) -> None:
+    for T, threads in ((1, 1), (33, 2), (300, 1)):
+        inputs, outputs, attr = product_inputs(op, T, K, N)
+        fused = run(op, inputs, outputs, threads=threads, **attr)
+        defined = run(op, inputs, outputs, fused=False, **attr)
+        assert_alike(fused, defined, rounded="Quantize" in op)
+
+
+@pytest.mark.parametrize("op", PRODUCTS)
+def test_a_row_times_weights_has_the_same_bits_in_any_company(op: str) -> None:
+    inputs, outputs, attr = product_inputs(op, 300, 150, 40)
+    whole = run(op, inputs, outputs, **attr)
+    for rows in ([17], [3, 290, 17], list(range(11, 120))):
+        some = [x[rows] if len(x) == 300 else x for x in inputs]
+        for a, b in zip(run(op, some, outputs, threads=2, **attr), whole, strict=True):
+            assert np.array_equal(a, b[rows])
+
+
+def test_a_row_of_no_worth_spoils_itself_alone() -> None:
+    inputs, outputs, attr = product_inputs("ProductsGateQuantizeRows", 70, 64, 64)
+    whole = run("ProductsGateQuantizeRows", inputs, outputs, **attr)
+    inputs[-1][40] = np.nan
+    _, step = run("ProductsGateQuantizeRows", inputs, outputs, **attr)
+    assert np.isnan(step[40])
+    others = np.arange(70) != 40
+    assert np.array_equal(step[others], whole[1][others])
+
+
+@pytest.mark.parametrize("op", PRODUCTS)
+def test_products_of_other_shapes_or_of_no_constants_are_an_error(op: str) -> None:
+    if kernels.kernels_level() != "amx":
+        pytest.skip("the runtime's own products run")
+    inputs, outputs, attr = product_inputs(op, 20, 64, 32)
+    for n, x in enumerate(inputs):
+        bad = np.ascontiguousarray(x[:, :-1]) if n == 0 else np.concatenate([x, x])
+        if n == 1 and op != "ProductsGateQuantizeRows":
+            bad = np.ascontiguousarray(x[:, :-1])
+        others = [*inputs[:n], bad, *inputs[n + 1 :]]
+        with pytest.raises(
+            (ort_errors.InvalidArgument, ort_errors.RuntimeException), match="definition"
+        ):
+            run(op, others, outputs, **attr)
+    attr["constants"] = attr["constants"][1:]
+    with pytest.raises(
+        (ort_errors.InvalidArgument, ort_errors.RuntimeException), match="definition"
+    ):
+        run(op, inputs, outputs, **attr)
 
 
 def test_pairs_beyond_their_tokens_are_an_error() -> None:
@@ -284,7 +377,7 @@ def test_a_library_that_does_not_load_is_named(
     broken.write_bytes(b"no library")
     monkeypatch.setattr(kernels, "_LIBRARY", broken)
     with caplog.at_level(logging.WARNING, "polyrank"):
-        assert kernels.kernels_level.__wrapped__() == "off"
+        assert kernels._library.__wrapped__() is None
     assert "without its compiled kernels" in caplog.text
     monkeypatch.setattr(kernels, "_LIBRARY", tmp_path / "none")
-    assert kernels.kernels_level.__wrapped__() == "off"
+    assert kernels._library.__wrapped__() is None

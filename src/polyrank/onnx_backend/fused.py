@@ -14,11 +14,9 @@ from collections.abc import Collection
 
 import onnx
 
-__all__ = ["DOMAIN", "ROUNDED_ONLY", "fused_operators"]
+__all__ = ["DOMAIN", "fused_operators"]
 
 DOMAIN = "polyrank"
-ROUNDED_ONLY = {"QuantizeRows", "GateQuantizeRows", "GeluQuantizeRows"}
-"""Those without an fp32 output"""
 _IMPORTS = 'opset_import: ["" : 21, "com.microsoft" : 1, "polyrank" : 1], domain: "polyrank"'
 _OPERATORS = {
     # Each row is scaled by its own largest magnitude: no row depends on another.
@@ -89,6 +87,51 @@ _OPERATORS = {
             scaled = Mul (y, step)
             total = Add (scaled, bias)
             out = polyrank.Rotate <num_heads: int = @num_heads> (total, positions, cos, sin)
+        }
+    """,
+    # Rows that are rounded times weights [K, D], each of whose columns has a scale. Activations are
+    # unsigned: with signed ones the runtime falls back to a reference kernel.
+    "Product": """
+        Product (q, weight, scale) => (y) {
+            one = Constant <value_float = 1.0> ()
+            middle = Constant <value = uint8 {128}> ()
+            zero = Constant <value = int8 {0}> ()
+            y = com.microsoft.MatMulIntegerToFloat (q, weight, one, scale, middle, zero)
+        }
+    """,
+    "ProductRows": """
+        ProductRows (q, weight, scale, step) => (out) {
+            y = polyrank.Product (q, weight, scale)
+            out = Mul (y, step)
+        }
+    """,
+    "ProductAddNormQuantizeRows": """
+        ProductAddNormQuantizeRows <epsilon> (q, weight, scale, step, bias, x, by, shift)
+            => (out, out_q, out_step)
+        {
+            y = polyrank.Product (q, weight, scale)
+            out, out_q, out_step = polyrank.AddNormQuantizeRows <epsilon: float = @epsilon>
+                (y, step, bias, x, by, shift)
+        }
+    """,
+    "ProductsGateQuantizeRows": """
+        ProductsGateQuantizeRows (q, gate, gate_scale, up, up_scale, step) => (out_q, out_step) {
+            gates = polyrank.Product (q, gate, gate_scale)
+            ups = polyrank.Product (q, up, up_scale)
+            out_q, out_step = polyrank.GateQuantizeRows (gates, step, ups, step)
+        }
+    """,
+    "ProductGeluQuantizeRows": """
+        ProductGeluQuantizeRows (q, weight, scale, step, bias) => (out_q, out_step) {
+            y = polyrank.Product (q, weight, scale)
+            out_q, out_step = polyrank.GeluQuantizeRows (y, step, bias)
+        }
+    """,
+    "ProductRotateRows": """
+        ProductRotateRows <num_heads> (q, weight, scale, step, bias, positions, cos, sin) => (out) {
+            y = polyrank.Product (q, weight, scale)
+            out = polyrank.RotateRows <num_heads: int = @num_heads>
+                (y, step, bias, positions, cos, sin)
         }
     """,
     # Attention within each pair: queries q[q_starts[n] : q_starts[n + 1]] over the keys and values

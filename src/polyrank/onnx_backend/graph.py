@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from polyrank.checkpoint import Checkpoint, quantize_int8
-from polyrank.onnx_backend.fused import DOMAIN, ROUNDED_ONLY, fused_operators
+from polyrank.onnx_backend.fused import DOMAIN, fused_operators
 from polyrank.onnx_backend.layout import INPUTS, PROBE, Precision
 from polyrank.onnx_backend.tables import Rope, Table, Tables
 
@@ -143,40 +143,30 @@ class _Builder(Tables):
             q, q_starts = self.turned(f"{name}.q", x, w[:D], q_bias, rope), "starts"
         op = "RoundedPairAttention" if self.precision == "int8" else "PairAttention"
         inputs = [q, k, v, q_starts, "starts", *biases]
-        a = self.product(
-            f"{name}.attn_out", self.fuse(op, inputs, num_heads=self.config.num_heads), out
-        )
-        x = self.skip_norm(
-            x, a, f"{name}.attn_norm", self.stored(f"{name}.attn_out.bias", out_bias)
-        )
-        h = self.mlp(name, x)
-        return self.skip_norm(x, h, f"{name}.mlp_norm", self.weight(f"{name}.mlp_out.bias"))
+        attended = self.fuse(op, inputs, num_heads=self.config.num_heads)
+        x = self.skip_norm(x, attended, f"{name}.attn_out", out, out_bias, f"{name}.attn_norm")
+        out, out_bias = self.values(f"{name}.mlp_out.weight"), self.values(f"{name}.mlp_out.bias")
+        h = self.intermediate(name, x)
+        return self.skip_norm(x, h, f"{name}.mlp_out", out, out_bias, f"{name}.mlp_norm")
 
-    def mlp(self, name: str, x: str) -> tuple[str, str]:
-        """The product of mlp_out, and the scale that its rows still lack."""
-        w = self.values(f"{name}.mlp_in.weight")
-        out = self.values(f"{name}.mlp_out.weight")
-        fuses = self.int8(f"{name}.mlp_out") and self.config.activation == "gelu"
-        if not self.config.gated:
-            bias = self.values(f"{name}.mlp_in.bias")
-            if fuses:
-                y, step = self.product(f"{name}.mlp_in", x, w)
-                inputs = [y, step or self.unit(), self.stored(f"{name}.mlp_in.bias", bias)]
-                h = self.fuse("GeluQuantizeRows", inputs)
-            else:
-                h = self.activate(self.linear(f"{name}.mlp_in", x, w, bias))
-            return self.product(f"{name}.mlp_out", h, out)
-        F = self.config.intermediate_size
-        gate, gate_step = self.product(f"{name}.gate", x, w[F:])
-        up, up_step = self.product(f"{name}.up", x, w[:F])
-        if fuses:
-            inputs = [gate, gate_step or self.unit(), up, up_step or self.unit()]
-            return self.product(f"{name}.mlp_out", self.fuse("GateQuantizeRows", inputs), out)
-        # A row's scale passes through the product of gate and up, and through rounding to a
-        # row's own largest magnitude: it is multiplied in once, after mlp_out.
-        h = self.node("Mul", [self.activate(self.scaled(gate, gate_step)), up])
-        y, step = self.product(f"{name}.mlp_out", h, out)
-        return y, self.scaled(up_step, step)
+    def intermediate(self, name: str, x: str) -> str:
+        """What goes into mlp_out: [T, F], or its rounded rows alone."""
+        w, F = self.values(f"{name}.mlp_in.weight"), self.config.intermediate_size
+        parts = {"gate": w[F:], "up": w[:F]} if self.config.gated else {"mlp_in": w}
+        named = {f"{name}.{part}": own for part, own in parts.items()}
+        bias = None if self.config.gated else self.values(f"{name}.mlp_in.bias")
+        fuses = self.config.activation == "gelu" and self.int8(f"{name}.mlp_out")
+        if fuses and all(self.int8(linear) for linear in named):
+            if bias is None:
+                return self.product("ProductsGateQuantizeRows", x, named)
+            biases = [self.stored(f"{name}.mlp_in.bias", bias)]
+            return self.product("ProductGeluQuantizeRows", x, named, biases)
+        first, *others = (self.linear(linear, x, own, bias) for linear, own in named.items())
+        if fuses and others:
+            unit = self.constant("unit row", np.ones((1, 1), np.float32))
+            return self.fuse("GateQuantizeRows", [first, unit, *others, unit])
+        h = self.activate(first)
+        return self.node("Mul", [h, *others]) if others else h
 
     def activate(self, x: str) -> str:
         if self.config.activation == "relu":
@@ -203,21 +193,23 @@ class _Builder(Tables):
         if rope is None or bias is None:
             return self.linear(name, x, w, bias)
         heads = self.config.num_heads
-        if not self.int8(name):
-            inputs = [self.linear(name, x, w, bias), "positions", *rope]
-            return self.fuse("Rotate", inputs, num_heads=heads)
-        y, step = self.product(name, x, w)
-        inputs = [y, step, self.stored(f"{name}.bias", bias), "positions", *rope]
-        return self.fuse("RotateRows", inputs, num_heads=heads)
+        if self.int8(name):
+            inputs = [self.stored(f"{name}.bias", bias), "positions", *rope]
+            return self.product("ProductRotateRows", x, {name: w}, inputs, num_heads=heads)
+        inputs = [self.linear(name, x, w, bias), "positions", *rope]
+        return self.fuse("Rotate", inputs, num_heads=heads)
 
-    def skip_norm(self, x: str, y: tuple[str, str], norm: str, bias: str) -> str:
-        """The norm of x, a product and its bias."""
-        scale, shift = self.weight(f"{norm}.weight"), self.weight(f"{norm}.bias")
+    def skip_norm(
+        self, x: str, y: str, name: str, w: npt.NDArray[Any], bias: npt.NDArray[Any], norm: str
+    ) -> str:
+        """The norm of x and y @ w.T + bias."""
+        added = self.stored(f"{name}.bias", bias)
+        inputs = [added, x, self.weight(f"{norm}.weight"), self.weight(f"{norm}.bias")]
         epsilon = self.config.layer_norm_eps
-        if self.precision == "int8":
-            inputs = [y[0], y[1] or self.unit(), bias, x, scale, shift]
-            return self.fuse("AddNormQuantizeRows", inputs, epsilon=epsilon)
-        return self.fuse("AddNorm", [y[0], bias, x, scale, shift], epsilon=epsilon)
+        if self.int8(name):
+            op = "ProductAddNormQuantizeRows"
+            return self.product(op, y, {name: w}, inputs, epsilon=epsilon)
+        return self.fuse("AddNorm", [self.linear(name, y, w), *inputs], epsilon=epsilon)
 
     def float_linear(self, name: str, x: str) -> str:
         inputs = [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
@@ -227,30 +219,31 @@ class _Builder(Tables):
         self, name: str, x: str, w: npt.NDArray[Any], bias: npt.NDArray[Any] | None = None
     ) -> str:
         """x @ w.T + bias for w [out, in], in the graph's precision."""
-        y = self.scaled(*self.product(name, x, w))
+        if self.int8(name):
+            y = self.product("ProductRows", x, {name: w})
+        else:
+            weight = self.stored(f"{name}.transposed", np.ascontiguousarray(w.T))
+            y = self.node("MatMul", [x, weight])
         if bias is None:
             return y
         return self.node("Add", [y, self.stored(f"{name}.bias", bias)])
 
-    def product(self, name: str, x: str, w: npt.NDArray[Any]) -> tuple[str, str]:
-        """x @ w.T, and the [T, 1] scale that its rows still lack; "" where they lack none."""
-        if not self.int8(name):
-            weight = self.stored(f"{name}.transposed", np.ascontiguousarray(w.T))
-            return self.node("MatMul", [x, weight]), ""
-        quantized, channel_scale = quantize_int8(w)
-        weight = self.stored(f"{name}.int8", np.ascontiguousarray(quantized.T))
-        scale = self.stored(f"{name}.scale", channel_scale)
-        # One for each layer: the runtime may rewrite it with its weight.
-        zeros = self.constant(f"{name}.zeros", np.zeros(len(w), np.int8))
-        q, row_scale = self.quantize_rows(x)
-        one = self.constant("unit", np.float32(1))
-        middle = self.constant("middle", np.uint8(128))
-        # Unsigned activations: with signed ones the runtime falls back to a reference kernel.
-        inputs = [q, weight, one, scale, middle, zeros]
-        return self.node("MatMulIntegerToFloat", inputs, domain=_MICROSOFT), row_scale
-
-    def scaled(self, x: str, scale: str) -> str:
-        return self.node("Mul", [x, scale]) if x and scale else x or scale
+    def product(
+        self,
+        op: str,
+        x: str,
+        weights: Mapping[str, npt.NDArray[Any]],
+        rest: Collection[str] = (),
+        **attr: Any,
+    ) -> str:
+        """An operator on x in 8 bits times weights, by name, in 8 bits."""
+        q, step = self.quantize_rows(x)
+        inputs = [q]
+        for name, w in weights.items():
+            quantized, scale = quantize_int8(w)
+            inputs.append(self.stored(f"{name}.int8", np.ascontiguousarray(quantized.T)))
+            inputs.append(self.stored(f"{name}.scale", scale))
+        return self.fuse(op, [*inputs, step, *rest], **attr)
 
     def int8(self, name: str) -> bool:
         """Whether a linear layer is rounded to 8 bits."""
@@ -267,14 +260,11 @@ class _Builder(Tables):
         rows stand for."""
         x = x or f"n{len(self.nodes)}"
         rounded = [f"{x}.rounded", f"{x}.step"] if "Quantize" in op else []
-        outputs = ([] if op in ROUNDED_ONLY else [x]) + rounded
+        outputs = rounded if rounded and "Norm" not in op else [x, *rounded]
         self.nodes.append(helper.make_node(op, inputs, outputs, domain=DOMAIN, **attr))
         if rounded:
             self.quantized[x] = rounded[0], rounded[1]
         return x
-
-    def unit(self) -> str:
-        return self.constant("unit row", np.ones((1, 1), np.float32))
 
     def probe(self) -> onnx.ValueInfoProto:
         """What the machine that runs the graph loses of the largest sum that a layer may meet."""

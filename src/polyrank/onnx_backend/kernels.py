@@ -25,6 +25,21 @@ _log = logging.getLogger("polyrank")
 
 
 @functools.cache
+def _library() -> ctypes.CDLL | None:
+    if not _LIBRARY.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))  # it stays open for all sessions
+        library.polyrank_kernels.restype = ctypes.c_char_p
+        library.polyrank_threads.argtypes = [ctypes.c_size_t]
+        ort.SessionOptions().register_custom_ops_library(str(_LIBRARY))
+    except (OSError, AttributeError, ort_errors.Fail) as error:
+        _log.warning("polyrank: runs without its compiled kernels, slower: %s", error)
+        return None
+    return library
+
+
+@functools.cache
 def kernels_level() -> str:
     """The instructions that the kernels of this process use, one of `LEVELS`.
 
@@ -34,19 +49,13 @@ def kernels_level() -> str:
     asked = os.environ.get("POLYRANK_KERNELS", "")
     if asked and asked not in LEVELS:
         raise InputError(f"expected POLYRANK_KERNELS as one of {', '.join(LEVELS)}, got {asked!r}")
-    if asked == "off" or not _LIBRARY.exists():
-        return "off"
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))  # it stays open for all sessions
-        library.polyrank_kernels.restype = ctypes.c_char_p
-        ort.SessionOptions().register_custom_ops_library(str(_LIBRARY))
-    except (OSError, AttributeError, ort_errors.Fail) as error:
-        _log.warning("polyrank: runs without its compiled kernels, slower: %s", error)
-        return "off"
-    return str(library.polyrank_kernels().decode())
+    library = None if asked == "off" else _library()
+    return "off" if library is None else str(library.polyrank_kernels().decode())
 
 
 def register_kernels(options: ort.SessionOptions) -> None:
-    """Let a session take the kernels, where there are any."""
-    if kernels_level() != "off":
+    """Let the session that is opened next, with these options, take what kernels there are."""
+    library = None if kernels_level() == "off" else _library()
+    if library is not None:
+        library.polyrank_threads(options.intra_op_num_threads)
         options.register_custom_ops_library(str(_LIBRARY))

@@ -11,7 +11,7 @@ Precision = Literal["fp32", "int8"]
 GRAPH_FILE = "model.onnx"
 FORMAT = "1"
 """Of a packed model's weights; one of another format is converted anew."""
-GRAPH_VERSION = "6"
+GRAPH_VERSION = "7"
 """Of the graph; conversions in the cache are of one version."""
 INPUTS = ("ids", "types", "positions", "starts")
 PROBE = "clipped"

@@ -12,6 +12,30 @@
 #define WITH_AMX \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,amx-tile,amx-bf16")))
 
+/* Eight tiles of 16 rows of 64 bytes. The runtime's own products use tiles too. */
+typedef struct { uint8_t palette, row, unused[14]; uint16_t line[16]; uint8_t rows[16]; } Tiles;
+
+/* In memory as a constant, since GCC knows only of the first bytes that the instruction reads. */
+static const Tiles eight_tiles = {
+    .palette = 1,
+    .line = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
+};
+
+WITH_AMX static void own_tiles(Tiles *others)
+{
+    _tile_storeconfig(others);
+    _tile_loadconfig(&eight_tiles);
+}
+
+WITH_AMX static void return_tiles(const Tiles *others)
+{
+    if (others->palette)
+        _tile_loadconfig(others);
+    else
+        _tile_release();
+}
+
 enum { QUERIES = 32, KEYS_AT_ONCE = 256 };
 
 /* c [rows, 32] = a [rows, k] b [k, 32], or added to c. Rows and k are multiples of 32. */
@@ -231,11 +255,12 @@ WITH_BF16 static void unpack(
 }
 
 /* 0, where there is no memory. */
-WITH_BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
+WITH_BF16 static int attend(Allocator *memory, Product product, Head q, Head k, Head v, float *out)
 {
     size_t width = k.width, K = (width + 31) / 32 * 32, L = (k.tokens + 31) / 32 * 32;
     size_t chunk = L < KEYS_AT_ONCE ? L : KEYS_AT_ONCE;
-    char *room = aligned_alloc(64, 4 * L * K + (K / 2 + K + chunk + chunk / 2) * 4 * QUERIES);
+    size_t words = (K / 2 + K + chunk + chunk / 2) * QUERIES;
+    char *room = memory->take(memory, 4 * L * K + 4 * words);
     if (!room)
         return 0;
     uint16_t *keys = (uint16_t *)room, *values = keys + L * K;
@@ -265,25 +290,16 @@ WITH_BF16 static int attend(Product product, Head q, Head k, Head v, float *out)
         size_t count = q.tokens - first < QUERIES ? q.tokens - first : QUERIES;
         unpack(soft, sums, count, out + first * q.stride, q.stride, width);
     }
-    free(room);
+    memory->give(memory, room);
     return 1;
 }
 
-WITH_AMX static int attend_amx(Product product, Head q, Head k, Head v, float *out)
+WITH_AMX static int attend_amx(Allocator *memory, Product product, Head q, Head k, Head v, float *out)
 {
-    struct { uint8_t palette, row, unused[14]; uint16_t line[16]; uint8_t rows[16]; }
-        own = {.palette = 1}, others;
-    for (size_t i = 0; i < 8; i++) {
-        own.line[i] = 64;
-        own.rows[i] = 16;
-    }
-    _tile_storeconfig(&others); /* the runtime's own products use them too */
-    _tile_loadconfig(&own);
-    int done = attend(product, q, k, v, out);
-    if (others.palette)
-        _tile_loadconfig(&others);
-    else
-        _tile_release();
+    Tiles others;
+    own_tiles(&others);
+    int done = attend(memory, product, q, k, v, out);
+    return_tiles(&others);
     return done;
 }
 
@@ -306,8 +322,8 @@ static void one_head(void *work_, size_t n)
                           .tokens = own[1] - own[0], .stride = D, .width = width};
     }
     float *out = (float *)work->out[0] + q_range[0] * D + at;
-    int (*run)(Product, Head, Head, Head, float *) =
+    int (*run)(Allocator *, Product, Head, Head, Head, float *) =
         product_here == product_amx ? attend_amx : attend;
-    if (!run(product_here, heads[0], heads[1], heads[2], out))
+    if (!run(work->memory, product_here, heads[0], heads[1], heads[2], out))
         work->failed = 1;
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <immintrin.h>
@@ -22,18 +23,35 @@ typedef struct {
     const void *data; /* NULL: left out */
     size_t rows, columns;
     size_t stride; /* from a row to the next; 0 where one row is for all */
+    size_t first;  /* the row that data begins with */
 } Tensor;
 
 enum { INPUTS = 6, OUTPUTS = 3, ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
 
-typedef struct {
+typedef struct Work Work;
+typedef void (*Row)(const Work *, size_t t);
+typedef struct Weights Weights;
+
+/* Of the session: what is freed stays at hand, where the system would clear its pages once more. */
+typedef struct Allocator {
+    uint32_t version;
+    void *(*take)(struct Allocator *, size_t bytes); /* at 64 bytes */
+    void (*give)(struct Allocator *, void *);
+} Allocator;
+
+struct Work {
     size_t T, D;
-    Tensor in[INPUTS];
+    Tensor in[INPUTS];  /* of the rows: first what a product made, where there is one */
     void *out[OUTPUTS]; /* in the order of the definition */
     float epsilon;
     size_t heads;
+    Row row;                /* what happens to each */
+    const Weights *weights; /* of the product */
+    Tensor q;               /* what goes into it */
+    size_t height;          /* rows that go through it at once */
+    Allocator *memory;
     int failed;
-} Work;
+};
 
 /* ---------------------------------------------------------------- the processor */
 
@@ -46,7 +64,7 @@ static int processor_level(void)
 {
 #ifdef __x86_64__
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    const unsigned bf16 = 1 << 5, amx = 1 << 22 | 1 << 24; /* AMX-BF16, AMX-TILE */
+    const unsigned bf16 = 1 << 5, amx = 1 << 22 | 1 << 24 | 1 << 25; /* BF16, TILE, INT8 */
     const unsigned keeps_avx = 0x6, keeps_avx512 = 0xe6, keeps_amx = 0x60000;
     const int request = 0x1023, tiles = 18; /* ARCH_REQ_XCOMP_PERM, for this process */
     unsigned a, b, c, d, first, more, last, kept, high;
@@ -93,8 +111,7 @@ static const float gelu_terms[GELU_TERMS] = {
 };
 
 typedef union { float real; int32_t bits; } Bits;
-typedef void (*Row)(const Work *, size_t t);
-enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, ATTEND };
+enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, SCALE, QUANTIZE_SCALED, ATTEND };
 
 #define LEVEL plain
 #define TARGET
@@ -118,11 +135,12 @@ static const Row *rows_here; /* of the level that runs */
 #ifdef __x86_64__
 #include "attention.h"
 #endif
+#include "product.h"
 
 /* ---------------------------------------------------------------- ONNX Runtime's C API */
 
 enum { API = 18, INVALID_ARGUMENT = 2, RUNTIME_EXCEPTION = 6 };
-enum { FLOAT = 1, UINT8 = 2, INT64 = 7, OPTIONAL = 1 };
+enum { FLOAT = 1, UINT8 = 2, INT8 = 3, INT64 = 7, OPTIONAL = 1 };
 
 typedef struct Status Status; /* NULL: all went well */
 typedef void (*Function)(void);
@@ -143,8 +161,12 @@ static const Function *api;
 #define input API_CALL(90, Status *, const void *, size_t, void **)
 #define output API_CALL(91, Status *, void *, size_t, const int64_t *, size_t, void **)
 #define release_shape API_CALL(99, void, void *)
+#define release_allocator API_CALL(132, void, Allocator *)
+#define constant_input API_CALL(249, Status *, const void *, size_t, int *, void **)
 #define parallel_for \
     API_CALL(274, Status *, const void *, void (*)(void *, size_t), size_t, size_t, void *)
+
+#define session_allocator API_CALL(278, Status *, const void *, int, Allocator **)
 
 #define VISIBLE __attribute__((visibility("default")))
 #define TRY(call) do { Status *status_ = (call); if (status_) return status_; } while (0)
@@ -176,6 +198,7 @@ struct Operator {
     const char *inputs;  /* a letter for each: see fits() */
     const char *outputs; /* x: float [T, D], q: uint8 [T, D], s: float [T, 1] */
     int row;             /* what happens to each, or ATTEND */
+    size_t products;     /* how many weights come before it */
     const char *expected;
 };
 
@@ -183,7 +206,8 @@ struct Operator {
 
 static int type(char letter)
 {
-    return letter == 'q' ? UINT8 : letter == 'p' || letter == 'n' ? INT64 : FLOAT;
+    return letter == 'q' ? UINT8 : letter == 'w' ? INT8 :
+           letter == 'p' || letter == 'n' ? INT64 : FLOAT;
 }
 
 static const char *get_name(const Operator *op) { return op->name; }
@@ -196,35 +220,22 @@ static int input_kind(const Operator *op, size_t n) { return op->inputs[n] == 'b
 static int none(const Operator *op, size_t n) { (void)op, (void)n; return 0; }
 static int first_version(const Operator *op) { (void)op; return 1; }
 
-typedef struct { const Operator *op; float epsilon; int64_t heads; } Kernel;
+typedef struct {
+    const Operator *op;
+    float epsilon;
+    int64_t heads;
+    size_t threads; /* that the session was said to have */
+    Allocator *memory;
+    Weights weights;
+} Kernel;
 
-static Status *create(const Operator *op, const Function *own, const void *info, void **made)
-{
-    (void)own;
-    Kernel *kernel = calloc(1, sizeof *kernel);
-    if (!kernel)
-        return create_status(RUNTIME_EXCEPTION, "expected memory for a kernel");
-    kernel->op = op;
-    Status *status = NULL;
-    if (op->attribute)
-        status = strcmp(op->attribute, "epsilon") ?
-            integer_attribute(info, op->attribute, &kernel->heads) :
-            float_attribute(info, op->attribute, &kernel->epsilon);
-    if (status)
-        free(kernel);
-    else
-        *made = kernel;
-    return status;
-}
+static size_t threads_next = 1; /* of the session that is opened next */
 
-static Status *read_tensor(const void *context, size_t n, Tensor *tensor)
+static Status *describe(void *value, Tensor *tensor)
 {
-    void *value, *data, *shape;
+    void *data, *shape;
     int64_t sizes[2] = {1, 1};
     size_t rank;
-    TRY(input(context, n, &value));
-    if (!value)
-        return NULL;
     TRY(tensor_data(value, &data));
     TRY(type_and_shape(value, &shape));
     Status *status = count_dimensions(shape, &rank);
@@ -235,8 +246,83 @@ static Status *read_tensor(const void *context, size_t n, Tensor *tensor)
     release_shape(shape);
     if (status)
         return status;
-    *tensor = (Tensor){data, sizes[0], sizes[1], sizes[0] > 1 ? sizes[1] : 0};
+    *tensor = (Tensor){data, sizes[0], sizes[1], sizes[0] > 1 ? sizes[1] : 0, 0};
     return NULL;
+}
+
+static Status *read_tensor(const void *context, size_t n, Tensor *tensor)
+{
+    void *value;
+    TRY(input(context, n, &value));
+    return value ? describe(value, tensor) : NULL;
+}
+
+/* The weights of a product are constants, laid out for the tiles once. */
+static Status *read_weights(const Operator *op, const void *info, Kernel **kernel)
+{
+    Weights w = {.products = op->products};
+    const int8_t *from[2];
+    const float *scales[2];
+    for (size_t i = 0; i < op->products; i++) {
+        Tensor weight, scale;
+        for (size_t n = 0; n < 2; n++) {
+            void *value;
+            int constant;
+            TRY(constant_input(info, 1 + 2 * i + n, &constant, &value));
+            if (!constant)
+                return create_status(INVALID_ARGUMENT, op->expected);
+            TRY(describe(value, n ? &scale : &weight));
+        }
+        if ((i && (weight.rows != w.K || weight.columns != w.N)) || scale.rows != 1 ||
+            scale.columns != weight.columns)
+            return create_status(INVALID_ARGUMENT, op->expected);
+        w.K = weight.rows, w.N = weight.columns, from[i] = weight.data, scales[i] = scale.data;
+    }
+    w.steps = (w.K + DEPTH - 1) / DEPTH;
+    w.panels = (w.N * w.products + COLUMNS - 1) / COLUMNS;
+    size_t bytes = (sizeof **kernel + 63) / 64 * 64 + weight_bytes(&w);
+    size_t page = bytes < LARGE_PAGE ? 64 : LARGE_PAGE; /* a sixth faster than in small ones */
+    Kernel *larger = aligned_alloc(page, (bytes + page - 1) / page * page);
+    if (!larger)
+        return create_status(RUNTIME_EXCEPTION, "expected memory for weights");
+    if (page == LARGE_PAGE)
+        madvise(larger, bytes / page * page, MADV_HUGEPAGE);
+    memset(larger, 0, bytes);
+    pack_weights(&w, from, scales, (char *)larger + bytes - weight_bytes(&w));
+    larger->weights = w;
+    *kernel = larger;
+    return NULL;
+}
+
+static void destroy(void *kernel_)
+{
+    Kernel *kernel = kernel_;
+    if (kernel->memory)
+        release_allocator(kernel->memory);
+    free(kernel);
+}
+
+static Status *create(const Operator *op, const Function *own, const void *info, void **made)
+{
+    (void)own;
+    Kernel *kernel = NULL;
+    Status *status = NULL;
+    if (op->products)
+        TRY(read_weights(op, info, &kernel));
+    else if (!(kernel = calloc(1, sizeof *kernel)))
+        return create_status(RUNTIME_EXCEPTION, "expected memory for a kernel");
+    kernel->op = op;
+    kernel->threads = threads_next;
+    status = session_allocator(info, 0, &kernel->memory);
+    if (!status && op->attribute)
+        status = strcmp(op->attribute, "epsilon") ?
+            integer_attribute(info, op->attribute, &kernel->heads) :
+            float_attribute(info, op->attribute, &kernel->epsilon);
+    if (status)
+        destroy(kernel);
+    else
+        *made = kernel;
+    return status;
 }
 
 /* A graph may come from anywhere: nothing is read that its shapes and numbers do not promise. */
@@ -269,8 +355,9 @@ static int cover(const Tensor *starts, size_t rows)
 
 static int inputs_fit(const Operator *op, const Work *work)
 {
-    for (size_t n = 0; op->inputs[n]; n++)
-        if (!fits(op->inputs[n], &work->in[n], work))
+    const char *letters = op->inputs + 2 * op->products;
+    for (size_t n = op->products > 0; letters[n]; n++)
+        if (!fits(letters[n], &work->in[n], work))
             return 0;
     if (op->row == ATTEND)
         return work->heads && work->D % work->heads == 0 &&
@@ -278,69 +365,80 @@ static int inputs_fit(const Operator *op, const Work *work)
     for (size_t t = 0; op->row == ROTATE && t < work->T; t++)
         if (((const uint64_t *)work->in[3].data)[t] >= work->in[4].rows)
             return 0;
-    return work->D <= WIDEST;
+    return work->D <= WIDEST && (!op->products || work->q.columns == work->weights->K);
 }
 
-typedef struct { Work work; Row row; } RowWork;
-
-static void some_rows(void *rows_, size_t n)
+static void some_rows(void *work_, size_t n)
 {
-    const RowWork *rows = rows_;
+    const Work *work = work_;
     size_t end = (n + 1) * ROWS_AT_ONCE;
-    for (size_t t = n * ROWS_AT_ONCE; t < end && t < rows->work.T; t++)
-        rows->row(&rows->work, t);
+    for (size_t t = n * ROWS_AT_ONCE; t < end && t < work->T; t++)
+        work->row(work, t);
 }
 
 static Status *compute(void *kernel_, void *context)
 {
     const Kernel *kernel = kernel_;
     const Operator *op = kernel->op;
-    RowWork rows = {.work = {.epsilon = kernel->epsilon, .heads = kernel->heads}};
-    Work *work = &rows.work;
-    for (size_t n = 0; op->inputs[n]; n++)
-        TRY(read_tensor(context, n, &work->in[n]));
-    work->T = work->in[0].rows;
-    work->D = work->in[0].columns;
-    if (!inputs_fit(op, work))
+    Work work = {.epsilon = kernel->epsilon, .heads = kernel->heads,
+                 .weights = &kernel->weights, .memory = kernel->memory};
+    const size_t weights = 2 * op->products;
+    TRY(read_tensor(context, 0, &work.in[0]));
+    for (size_t n = 1; op->inputs[n + weights]; n++)
+        TRY(read_tensor(context, n + weights, &work.in[n]));
+    work.T = work.in[0].rows;
+    work.D = op->products ? kernel->weights.N : work.in[0].columns;
+    work.q = work.in[0];
+    if (!inputs_fit(op, &work))
         return create_status(INVALID_ARGUMENT, op->expected);
     for (size_t n = 0; op->outputs[n]; n++) {
-        int64_t sizes[] = {(int64_t)work->T, op->outputs[n] == 's' ? 1 : (int64_t)work->D};
+        int64_t sizes[] = {(int64_t)work.T, op->outputs[n] == 's' ? 1 : (int64_t)work.D};
         void *value;
         TRY(output(context, n, sizes, 2, &value));
-        TRY(tensor_data(value, &work->out[n]));
+        TRY(tensor_data(value, &work.out[n]));
     }
+    void (*part)(void *, size_t) = some_rows;
+    size_t parts = (work.T + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, batches = 0;
 #ifdef __x86_64__
     if (op->row == ATTEND) {
-        size_t heads = (work->in[3].columns - 1) * work->heads;
-        TRY(parallel_for(context, one_head, heads, heads, work));
-        if (work->failed)
-            return create_status(RUNTIME_EXCEPTION, "expected memory for attention");
-        return NULL;
+        part = one_head;
+        parts = batches = (work.in[3].columns - 1) * work.heads;
+    } else if (op->products) {
+        work.height = block_height(work.weights, work.T, kernel->threads);
+        part = some_products;
+        parts = batches = (work.T + work.height - 1) / work.height;
     }
 #endif
-    rows.row = rows_here[op->row];
-    return parallel_for(context, some_rows, (work->T + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, 0, &rows);
+    if (op->row != ATTEND)
+        work.row = rows_here[op->row];
+    TRY(parallel_for(context, part, parts, batches, &work));
+    return work.failed ? create_status(RUNTIME_EXCEPTION, "expected memory for rows") : NULL;
 }
 
-#define OPERATOR(row_, name_, inputs_, outputs_, attribute_)                                     \
+#define OPERATOR(products_, row_, name_, inputs_, outputs_, attribute_)                          \
     {                                                                                            \
         .version = API, .get_name = get_name, .provider = provider, .input_type = input_type,    \
         .input_count = input_count, .output_type = output_type, .output_count = output_count,    \
-        .destroy = free, .input_kind = input_kind, .output_kind = none, .input_memory = none,    \
+        .destroy = destroy, .input_kind = input_kind, .output_kind = none, .input_memory = none,    \
         .create = create, .compute = compute, .first_version = first_version,                    \
         .last_version = first_version, .name = name_, .attribute = attribute_,                   \
-        .inputs = inputs_, .outputs = outputs_, .row = row_,                                     \
+        .inputs = inputs_, .outputs = outputs_, .row = row_, .products = products_,              \
         .expected = "expected " name_ "'s inputs as its definition has them, positions and "     \
                     "starts in range, rows of at most 65,536 values"                             \
     }
 
 static const Operator operators[] = {
-    OPERATOR(QUANTIZE, "QuantizeRows", "x", "qs", NULL),
-    OPERATOR(ADD_NORM, "AddNormQuantizeRows", "xsdxdd", "xqs", "epsilon"),
-    OPERATOR(GATE, "GateQuantizeRows", "xsxs", "qs", NULL),
-    OPERATOR(ACTIVATE, "GeluQuantizeRows", "xsd", "qs", NULL),
-    OPERATOR(ROTATE, "RotateRows", "xsdpcc", "x", NULL),
-    OPERATOR(ATTEND, "RoundedPairAttention", "xkknnb", "x", "num_heads"),
+    OPERATOR(0, QUANTIZE, "QuantizeRows", "x", "qs", NULL),
+    OPERATOR(0, ADD_NORM, "AddNormQuantizeRows", "xsdxdd", "xqs", "epsilon"),
+    OPERATOR(0, GATE, "GateQuantizeRows", "xsxs", "qs", NULL),
+    OPERATOR(0, ACTIVATE, "GeluQuantizeRows", "xsd", "qs", NULL),
+    OPERATOR(0, ROTATE, "RotateRows", "xsdpcc", "x", NULL),
+    OPERATOR(0, ATTEND, "RoundedPairAttention", "xkknnb", "x", "num_heads"),
+    OPERATOR(1, SCALE, "ProductRows", "qwds", "x", NULL),
+    OPERATOR(1, ADD_NORM, "ProductAddNormQuantizeRows", "qwdsdxdd", "xqs", "epsilon"),
+    OPERATOR(1, ACTIVATE, "ProductGeluQuantizeRows", "qwdsd", "qs", NULL),
+    OPERATOR(1, ROTATE, "ProductRotateRows", "qwdsdpcc", "x", NULL),
+    OPERATOR(2, QUANTIZE_SCALED, "ProductsGateQuantizeRows", "qwdwds", "qs", NULL),
 };
 
 static int level_here = -1; /* once it is chosen */
@@ -353,12 +451,18 @@ VISIBLE const char *polyrank_kernels(void)
     return level_names[level_here];
 }
 
+/* How many threads the session has that is opened next: how work is cut, not what comes of it. */
+VISIBLE void polyrank_threads(size_t threads)
+{
+    threads_next = threads ? threads : 1;
+}
+
 /* Called by ONNX Runtime for the options of each session, under Python's lock. */
 VISIBLE Status *RegisterCustomOps(void *options, const Base *base)
 {
     static void *domain;
     if (!domain) {
-        int attends = 0;
+        int attends = 0, multiplies = 0;
         polyrank_kernels();
         api = base->api(API);
         rows_here = rows_plain;
@@ -366,11 +470,12 @@ VISIBLE Status *RegisterCustomOps(void *options, const Base *base)
         if (level_here >= AVX2)
             rows_here = level_here >= AVX512 ? rows_avx512 : rows_avx2;
         attends = level_here >= AVX512_BF16; /* otherwise, fp32 by the definition */
-        product_here = level_here == AMX ? product_amx : product_avx512;
+        multiplies = level_here == AMX; /* otherwise, by the runtime's products */
+        product_here = multiplies ? product_amx : product_avx512;
 #endif
         TRY(create_domain("polyrank", &domain));
         for (size_t n = 0; n < sizeof operators / sizeof *operators; n++)
-            if (operators[n].row != ATTEND || attends)
+            if ((operators[n].row != ATTEND || attends) && (!operators[n].products || multiplies))
                 TRY(add_to_domain(domain, &operators[n]));
     }
     return add_domain(options, domain);

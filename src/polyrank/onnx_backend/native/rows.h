@@ -9,7 +9,7 @@
 #define JOINED(name, level) name##_##level
 #define JOIN(name, level) JOINED(name, level)
 #define AT(name) JOIN(name, LEVEL)
-#define ROW(n) ((const float *)work->in[n].data + t * work->in[n].stride)
+#define ROW(n) ((const float *)work->in[n].data + (t - work->in[n].first) * work->in[n].stride)
 #define OUT(type, n) ((type *)work->out[n] + t * work->D)
 
 TARGET static inline float AT(gelu)(float x)
@@ -108,9 +108,23 @@ TARGET static void AT(rotate)(const Work *work, size_t t)
     }
 }
 
+TARGET static void AT(scale)(const Work *work, size_t t)
+{
+    const float *restrict y = ROW(0);
+    float *restrict out = OUT(float, 0), step = *ROW(1);
+    for (size_t i = 0; i < work->D; i++)
+        out[i] = y[i] * step;
+}
+
+TARGET static void AT(quantize_scaled)(const Work *work, size_t t)
+{
+    ((float *)work->out[1])[t] = AT(rounded)(ROW(0), work->D, OUT(uint8_t, 0)) * *ROW(1);
+}
+
 static const Row AT(rows)[] = {
     [QUANTIZE] = AT(quantize), [ADD_NORM] = AT(add_norm), [GATE] = AT(gate),
-    [ACTIVATE] = AT(activate), [ROTATE] = AT(rotate),
+    [ACTIVATE] = AT(activate), [ROTATE] = AT(rotate), [SCALE] = AT(scale),
+    [QUANTIZE_SCALED] = AT(quantize_scaled),
 };
 
 #undef JOINED
