@@ -117,18 +117,18 @@ ROWS = (
 )  # fmt: skip
 
 
-def assert_alike(fused: Arrays, defined: Arrays, *, rounded: bool) -> None:
+def assert_alike(fused: Arrays, defined: Arrays, *, rounded: bool, rtol: float = 2e-5) -> None:
     for a, b in zip(fused, defined, strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
         if a.dtype == np.float32:
-            assert np.allclose(a, b, rtol=2e-5, atol=2e-5)
+            assert np.allclose(a, b, rtol=rtol, atol=2e-5)
     if rounded:  # a value between two steps may fall to either
         (a, step), (b, _) = (
             ((q.astype(np.float32) - 128) * step, step) for *_, q, step in (fused, defined)
         )
         off = np.abs(a - b)
-        assert (off < 1.001 * step + 1e-5).all()
+        assert (off < (1.001 + 128 * rtol) * step + 1e-5).all()
         assert (off > 0.5 * step + 1e-5).sum() < 2 + 0.02 * off.size
 
 
@@ -231,7 +231,8 @@ def test_a_product_gives_what_the_definition_gives(op: str, K: int, N: int) -> N
         inputs, outputs, attr = product_inputs(op, T, K, N)
         fused = run(op, inputs, outputs, threads=threads, **attr)
         defined = run(op, inputs, outputs, fused=False, **attr)
-        assert_alike(fused, defined, rounded="Quantize" in op)
+        halves = op == "ProductsGateQuantizeRows"  # what is between is kept in fp16
+        assert_alike(fused, defined, rounded="Quantize" in op, rtol=5e-4 if halves else 2e-5)
 
 
 @pytest.mark.parametrize("op", PRODUCTS)

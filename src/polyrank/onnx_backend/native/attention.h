@@ -255,7 +255,8 @@ WITH_BF16 static void unpack(
 }
 
 /* 0, where there is no memory. */
-WITH_BF16 static int attend(Allocator *memory, Product product, Head q, Head k, Head v, float *out)
+WITH_BF16 static int attend(
+    Allocator *memory, Product product, Head q, Head k, Head v, float *out)
 {
     size_t width = k.width, K = (width + 31) / 32 * 32, L = (k.tokens + 31) / 32 * 32;
     size_t chunk = L < KEYS_AT_ONCE ? L : KEYS_AT_ONCE;
@@ -294,7 +295,8 @@ WITH_BF16 static int attend(Allocator *memory, Product product, Head q, Head k, 
     return 1;
 }
 
-WITH_AMX static int attend_amx(Allocator *memory, Product product, Head q, Head k, Head v, float *out)
+WITH_AMX static int attend_amx(
+    Allocator *memory, Product product, Head q, Head k, Head v, float *out)
 {
     Tiles others;
     own_tiles(&others);

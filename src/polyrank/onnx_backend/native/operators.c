@@ -111,7 +111,7 @@ static const float gelu_terms[GELU_TERMS] = {
 };
 
 typedef union { float real; int32_t bits; } Bits;
-enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, SCALE, QUANTIZE_SCALED, ATTEND };
+enum { QUANTIZE, ADD_NORM, GATE, ACTIVATE, ROTATE, SCALE, HALVES, ATTEND };
 
 #define LEVEL plain
 #define TARGET
@@ -197,7 +197,7 @@ struct Operator {
     const char *name, *attribute;
     const char *inputs;  /* a letter for each: see fits() */
     const char *outputs; /* x: float [T, D], q: uint8 [T, D], s: float [T, 1] */
-    int row;             /* what happens to each, or ATTEND */
+    int row;             /* what happens to each, or what is no row of its own */
     size_t products;     /* how many weights come before it */
     const char *expected;
 };
@@ -273,8 +273,9 @@ static Status *read_weights(const Operator *op, const void *info, Kernel **kerne
                 return create_status(INVALID_ARGUMENT, op->expected);
             TRY(describe(value, n ? &scale : &weight));
         }
-        if ((i && (weight.rows != w.K || weight.columns != w.N)) || scale.rows != 1 ||
-            scale.columns != weight.columns)
+        if (weight.rows < 1 || weight.rows > WIDEST || scale.rows != 1 ||
+            scale.columns != weight.columns ||
+            (i && (weight.rows != w.K || weight.columns != w.N)))
             return create_status(INVALID_ARGUMENT, op->expected);
         w.K = weight.rows, w.N = weight.columns, from[i] = weight.data, scales[i] = scale.data;
     }
@@ -404,12 +405,14 @@ static Status *compute(void *kernel_, void *context)
         part = one_head;
         parts = batches = (work.in[3].columns - 1) * work.heads;
     } else if (op->products) {
+        if (op->row == HALVES)
+            work.row = quantize_halves;
         work.height = block_height(work.weights, work.T, kernel->threads);
         part = some_products;
         parts = batches = (work.T + work.height - 1) / work.height;
     }
 #endif
-    if (op->row != ATTEND)
+    if (op->row < HALVES)
         work.row = rows_here[op->row];
     TRY(parallel_for(context, part, parts, batches, &work));
     return work.failed ? create_status(RUNTIME_EXCEPTION, "expected memory for rows") : NULL;
@@ -419,7 +422,7 @@ static Status *compute(void *kernel_, void *context)
     {                                                                                            \
         .version = API, .get_name = get_name, .provider = provider, .input_type = input_type,    \
         .input_count = input_count, .output_type = output_type, .output_count = output_count,    \
-        .destroy = destroy, .input_kind = input_kind, .output_kind = none, .input_memory = none,    \
+        .destroy = destroy, .input_kind = input_kind, .output_kind = none, .input_memory = none, \
         .create = create, .compute = compute, .first_version = first_version,                    \
         .last_version = first_version, .name = name_, .attribute = attribute_,                   \
         .inputs = inputs_, .outputs = outputs_, .row = row_, .products = products_,              \
@@ -438,7 +441,7 @@ static const Operator operators[] = {
     OPERATOR(1, ADD_NORM, "ProductAddNormQuantizeRows", "qwdsdxdd", "xqs", "epsilon"),
     OPERATOR(1, ACTIVATE, "ProductGeluQuantizeRows", "qwdsd", "qs", NULL),
     OPERATOR(1, ROTATE, "ProductRotateRows", "qwdsdpcc", "x", NULL),
-    OPERATOR(2, QUANTIZE_SCALED, "ProductsGateQuantizeRows", "qwdwds", "qs", NULL),
+    OPERATOR(2, HALVES, "ProductsGateQuantizeRows", "qwdwds", "qs", NULL),
 };
 
 static int level_here = -1; /* once it is chosen */

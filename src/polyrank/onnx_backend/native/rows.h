@@ -116,15 +116,9 @@ TARGET static void AT(scale)(const Work *work, size_t t)
         out[i] = y[i] * step;
 }
 
-TARGET static void AT(quantize_scaled)(const Work *work, size_t t)
-{
-    ((float *)work->out[1])[t] = AT(rounded)(ROW(0), work->D, OUT(uint8_t, 0)) * *ROW(1);
-}
-
 static const Row AT(rows)[] = {
     [QUANTIZE] = AT(quantize), [ADD_NORM] = AT(add_norm), [GATE] = AT(gate),
     [ACTIVATE] = AT(activate), [ROTATE] = AT(rotate), [SCALE] = AT(scale),
-    [QUANTIZE_SCALED] = AT(quantize_scaled),
 };
 
 #undef JOINED
