@@ -103,7 +103,7 @@ def row_inputs(op: str, T: int, D: int) -> tuple[Arrays, list[int], dict[str, An
             {"epsilon": 1e-5},
         )
     if op == "GateQuantizeRows":
-        return [y, step, x, np.ones((1, 1), np.float32)], _ROUNDED, {}
+        return [y, step, x], _ROUNDED, {}
     if op == "GeluQuantizeRows":
         return [y, step[:1], floats(D, seed=5)], _ROUNDED, {}
     angles = floats(50, D // 4, seed=6)

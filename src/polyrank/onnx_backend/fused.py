@@ -1,8 +1,8 @@
-"""What graphs do to rows between products, as operators made of ONNX's own.
+"""What graphs do to rows, as operators made of ONNX's own.
 
 A graph carries these definitions, so that any ONNX Runtime runs it. Where the compiled kernels of
 `native/` are registered, the runtime takes those for whole operators of int8 graphs: one pass over
-a row instead of five or more.
+a row instead of five or more, and on AMX one operator for a product and what follows it.
 
 T packed tokens, D width. A row that is rounded: uint8 around 128 [T, D], and what a step of it is
 worth [T, 1]. A product still lacks the steps of the rows that went into it.
@@ -53,14 +53,15 @@ _OPERATORS = {
             q, out_step = polyrank.QuantizeRows (out)
         }
     """,
-    # GELU(gate) * up. The steps of up pass through rounding to a row's own largest magnitude.
+    # GELU(gate) * up, two products of the same rows. The steps of up pass through rounding to a
+    # row's own largest magnitude.
     "GateQuantizeRows": """
-        GateQuantizeRows (gate, gate_step, up, up_step) => (q, step) {
-            scaled = Mul (gate, gate_step)
+        GateQuantizeRows (gate, step, up) => (q, out_step) {
+            scaled = Mul (gate, step)
             active = Gelu <approximate = "none"> (scaled)
             h = Mul (active, up)
             q, own = polyrank.QuantizeRows (h)
-            step = Mul (own, up_step)
+            out_step = Mul (own, step)
         }
     """,
     "GeluQuantizeRows": """
@@ -118,7 +119,7 @@ _OPERATORS = {
         ProductsGateQuantizeRows (q, gate, gate_scale, up, up_scale, step) => (out_q, out_step) {
             gates = polyrank.Product (q, gate, gate_scale)
             ups = polyrank.Product (q, up, up_scale)
-            out_q, out_step = polyrank.GateQuantizeRows (gates, step, ups, step)
+            out_q, out_step = polyrank.GateQuantizeRows (gates, step, ups)
         }
     """,
     "ProductGeluQuantizeRows": """

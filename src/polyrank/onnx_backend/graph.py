@@ -164,7 +164,7 @@ class _Builder(Tables):
         first, *others = (self.linear(linear, x, own, bias) for linear, own in named.items())
         if fuses and others:
             unit = self.constant("unit row", np.ones((1, 1), np.float32))
-            return self.fuse("GateQuantizeRows", [first, unit, *others, unit])
+            return self.fuse("GateQuantizeRows", [first, unit, *others])
         h = self.activate(first)
         return self.node("Mul", [h, *others]) if others else h
 

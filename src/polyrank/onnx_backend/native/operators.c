@@ -433,7 +433,7 @@ static Status *compute(void *kernel_, void *context)
 static const Operator operators[] = {
     OPERATOR(0, QUANTIZE, "QuantizeRows", "x", "qs", NULL),
     OPERATOR(0, ADD_NORM, "AddNormQuantizeRows", "xsdxdd", "xqs", "epsilon"),
-    OPERATOR(0, GATE, "GateQuantizeRows", "xsxs", "qs", NULL),
+    OPERATOR(0, GATE, "GateQuantizeRows", "xsx", "qs", NULL),
     OPERATOR(0, ACTIVATE, "GeluQuantizeRows", "xsd", "qs", NULL),
     OPERATOR(0, ROTATE, "RotateRows", "xsdpcc", "x", NULL),
     OPERATOR(0, ATTEND, "RoundedPairAttention", "xkknnb", "x", "num_heads"),

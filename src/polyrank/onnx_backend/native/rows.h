@@ -76,7 +76,7 @@ TARGET static void AT(gate)(const Work *work, size_t t)
     __attribute__((aligned(64))) float h[D];
     for (size_t i = 0; i < D; i++)
         h[i] = AT(gelu)(gate[i] * step) * up[i];
-    ((float *)work->out[1])[t] = AT(rounded)(h, D, OUT(uint8_t, 0)) * *ROW(3);
+    ((float *)work->out[1])[t] = AT(rounded)(h, D, OUT(uint8_t, 0)) * step;
 }
 
 TARGET static void AT(activate)(const Work *work, size_t t)
