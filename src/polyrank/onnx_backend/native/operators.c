@@ -41,8 +41,8 @@ typedef struct Allocator {
 
 struct Work {
     size_t T, D;
-    Tensor in[INPUTS];  /* of the rows: first what a product made, where there is one */
-    void *out[OUTPUTS]; /* in the order of the definition */
+    Tensor in[INPUTS];      /* of the rows: first what a product made, where there is one */
+    void *out[OUTPUTS];     /* in the order of the definition */
     float epsilon;
     size_t heads;
     Row row;                /* what happens to each */
