@@ -197,7 +197,7 @@ struct Operator {
     const char *name, *attribute;
     const char *inputs;  /* a letter for each: see fits() */
     const char *outputs; /* x: float [T, D], q: uint8 [T, D], s: float [T, 1] */
-    int row;             /* what happens to each, or what is no row of its own */
+    int row;             /* what happens to each; of those before HALVES, for every level */
     size_t products;     /* how many weights come before it */
     const char *expected;
 };
@@ -307,14 +307,13 @@ static Status *create(const Operator *op, const Function *own, const void *info,
 {
     (void)own;
     Kernel *kernel = NULL;
-    Status *status = NULL;
     if (op->products)
         TRY(read_weights(op, info, &kernel));
     else if (!(kernel = calloc(1, sizeof *kernel)))
         return create_status(RUNTIME_EXCEPTION, "expected memory for a kernel");
     kernel->op = op;
     kernel->threads = threads_next;
-    status = session_allocator(info, 0, &kernel->memory);
+    Status *status = session_allocator(info, 0, &kernel->memory);
     if (!status && op->attribute)
         status = strcmp(op->attribute, "epsilon") ?
             integer_attribute(info, op->attribute, &kernel->heads) :

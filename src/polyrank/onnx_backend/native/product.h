@@ -91,7 +91,7 @@ WITH_INT8 static inline __attribute__((always_inline)) void finish(
             __attribute__((aligned(64))) float h[16];
             for (size_t i = 0; i < 16; i++) {
                 float gate = c[i] * scales[i], up = c[16 + i] * scales[16 + i];
-                h[i] = gelu_avx512(gate * step) * (up * factor);
+                h[i] = gelu_avx512(gate * step) * up * factor; /* up * factor may be too large */
             }
             _mm256_store_si256((__m256i *)y, _mm512_cvtps_ph(_mm512_load_ps(h), 0));
         }
@@ -160,10 +160,10 @@ WITH_INT8 static inline __attribute__((always_inline)) void multiply_rows(
                 multiply(rows + (block * w->steps + from) * STEP_BYTES, part, steps, c, bases,
                          &ready, next, next_bytes, products);
                 ready = (Block){0};
+                char *to = y + block * 32 * stride + panel * panel_bytes(products);
                 if (from + steps == w->steps)
                     ready = (Block){c, w->scales + panel * COLUMNS, row_steps + block * 32,
-                                    factors + block * 32,
-                                    y + block * 32 * stride + panel * panel_bytes(products), stride};
+                                    factors + block * 32, to, stride};
             }
         }
     }
