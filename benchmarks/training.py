@@ -5,18 +5,22 @@
 Both train the same network on the same groups: a step is the gradient of 16 groups of up to 6
 texts, bf16 autocast, frozen embeddings, AdamW, clipping. The trainer runs as it comes, with its own
 collator, padding and loss (BinaryCrossEntropyLoss over pairs; pairs of a batch in random order), in
-batches of 32 pairs, three to a step; polyrank trains InfoNCE over groups. Contenders take turns; a
-token is one that is not padding. CPU time stands beside wall time, since training shares machines.
+batches of 32 pairs, three to a step; polyrank trains InfoNCE over groups. Contenders take turns,
+each in a process of its own, as polyrank asks PyTorch for large pages; a token is one that is not
+padding. CPU time stands beside wall time, since training shares machines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +50,7 @@ Timing = tuple[float, float]
 class Packed:
     """polyrank's own steps."""
 
-    def __init__(self, config: RerankConfig) -> None:
+    def __init__(self, config: RerankConfig, folder: Path) -> None:
         self._config = config
         self._model, _ = build_model(config, "cpu")
         self._optimizer = make_optimizer(self._model, config.loop)
@@ -120,6 +124,32 @@ def timed(work: Callable[[], int]) -> Timing:
     return tokens / (time.perf_counter() - wall), tokens / (time.process_time() - cpu)
 
 
+CONTENDERS = {"polyrank": Packed, "sentence-transformers CrossEncoderTrainer": Padded}
+
+
+class Process:
+    """A contender in a process of its own."""
+
+    def __init__(self, name: str, config: RerankConfig, folder: Path) -> None:
+        large = {} if name == "polyrank" else {"THP_MEM_ALLOC_ENABLE": "0"}  # PyTorch's default
+        self._pool = ProcessPoolExecutor(
+            1, get_context("spawn"), _begin, (name, config, folder, large)
+        )
+
+    def run(self, steps: Sequence[int]) -> Timing:
+        return self._pool.submit(_run, steps).result()
+
+
+def _begin(name: str, config: RerankConfig, folder: Path, environment: dict[str, str]) -> None:
+    global contender
+    os.environ.update(environment)  # before anything is allocated
+    contender = CONTENDERS[name](config, folder)
+
+
+def _run(steps: Sequence[int]) -> Timing:
+    return contender.run(steps)
+
+
 def main() -> None:
     """Take turns, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,10 +163,7 @@ def main() -> None:
     data = MixtureConfig(parts=(part,), groups_per_step=GROUPS, max_batch_tokens=6144)
     config = RerankConfig(model=str(args.model), data=data, loop=LoopConfig(steps=1000))
     with tempfile.TemporaryDirectory() as folder:
-        contenders = {
-            "polyrank": Packed(config),
-            "sentence-transformers CrossEncoderTrainer": Padded(config, Path(folder)),
-        }
+        contenders = {name: Process(name, config, Path(folder)) for name in CONTENDERS}
         rates: dict[str, list[Timing]] = {name: [] for name in contenders}
         for number in range(args.rounds + 1):
             steps = range(number * args.steps, (number + 1) * args.steps)

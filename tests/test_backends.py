@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,25 @@ heavy = {{"torch", "onnx", "transformers", "polyrank.onnx_backend.graph"}} & set
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages here"
+)
+def test_large_tensors_are_on_large_pages_where_there_are_some() -> None:
+    code = """
+import polyrank.torch_backend, torch
+at = (tensor := torch.empty(8 << 20)).data_ptr()
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if not words[0].endswith(":"):
+        first, last = (int(place, 16) for place in words[0].split("-"))
+    elif words[0] == "VmFlags:" and first <= at < last:
+        print(*words)
+"""
+    command = [sys.executable, "-c", code]
+    unasked = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    for asked, large in (({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)):
+        environment = unasked | asked
+        flags = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+        assert (b" hg" in flags) is large

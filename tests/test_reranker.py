@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,16 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model: Path, tmp_path: Pat
 def test_a_name_that_is_no_model_is_an_error_that_lists_what_would_be() -> None:
     with pytest.raises(ModelNotFoundError, match="gte-multilingual-reranker-base"):
         Reranker("no-such-model")
+
+
+def test_a_pickled_one_is_opened_anew_as_it_was(tiny_model: Path) -> None:
+    pairs = [("w1 w2", "w3 " * 40)]
+    with Reranker(tiny_model, backend="torch", max_length=16, on_overflow="windows") as one:
+        sent = pickle.dumps(one)
+        wanted = one.logits(pairs)
+    with pickle.loads(sent) as other:
+        assert (other.backend_name, other.max_length) == (one.backend_name, 16)
+        np.testing.assert_array_equal(other.logits(pairs), wanted)
 
 
 def test_sixteen_threads_get_the_scores_of_one(reranker: Reranker) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, TypeVar
@@ -44,7 +45,8 @@ class Reranker:
     """A cross-encoder that scores (query, document) pairs and ranks documents.
 
     Safe to use from many threads: their pairs share batches. A pair's score does not depend on
-    what else is scored with it: to the bit with ONNX Runtime, to rounding with PyTorch.
+    what else is scored with it: to the bit with ONNX Runtime, to rounding with PyTorch. Pickled,
+    it is opened anew by whoever unpickles it, as it was here.
 
     Args:
         model: None for the embedded model, a folder, a hub id or a short name.
@@ -97,19 +99,16 @@ class Reranker:
         calibration: Calibration | str | os.PathLike[str] | None = None,
         compile: bool = False,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name != "self"}
         _check_count("max_batch_tokens", max_batch_tokens)
         _check_count("max_queue_tokens", max_queue_tokens)
         _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
         config = read_config(folder.path)
         choice = choose_backend(
-            folder.path,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            threads=threads,
+            folder.path, backend=backend, device=device, dtype=dtype, threads=threads,
             compile=compile,
-        )
+        )  # fmt: skip
         self._tokenizer = PairTokenizer.from_folder(folder.path)
         if self._tokenizer.vocab_size > config.vocab_size:
             raise CheckpointError(
@@ -140,11 +139,12 @@ class Reranker:
         self.max_batch_tokens = max_batch_tokens or opened.max_batch_tokens
         """Tokens of one forward pass, at most."""
         self._engine = Engine(
-            opened,
-            max_batch_tokens=self.max_batch_tokens,
-            max_queue_tokens=max_queue_tokens,
+            opened, max_batch_tokens=self.max_batch_tokens, max_queue_tokens=max_queue_tokens
         ).start()
         self._finalize = weakref.finalize(self, _shut_down, self._engine, opened)
+
+    def __reduce__(self) -> tuple[Callable[[], Reranker], tuple[()]]:
+        return partial(type(self), **self._given), ()
 
     @property
     def max_length(self) -> int:

@@ -140,18 +140,18 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, order: _Order) -> torch.Tensor:
         ctx.order = order
-        return x[order.tokens]
+        return x.index_select(0, order.tokens)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient[ctx.order.places], None
+        return gradient.index_select(0, ctx.order.places), None
 
 
 class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, order: _Order) -> torch.Tensor:
         ctx.order = order
-        return x[order.places]
+        return x.index_select(0, order.places)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:

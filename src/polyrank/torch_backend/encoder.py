@@ -28,7 +28,7 @@ __all__ = ["CrossEncoder"]
 _MLP_ROWS = 1024
 
 Rope = tuple[torch.Tensor, torch.Tensor]
-"""[T, 1, K] cosines and sines"""
+"""[T, 1, K] cosines and sines, those of a head's first half negated"""
 
 
 class CrossEncoder(nn.Module):
@@ -215,9 +215,9 @@ class _Layer(nn.Module):
             q = q if first_only else _rotate(q, rope)
         a_TD = self.attn_out(attend(q, k, v, at).flatten(-2))
         x_TD = self.attn_norm(x_TD + self.dropout(a_TD))
-        # On the CPU in slices: as fast, and a long batch's [T, 2F] is never held whole.
-        rows = _MLP_ROWS if x_TD.device.type == "cpu" else len(x_TD)
-        parts = [self._mlp(part_TD) for part_TD in torch.split(x_TD, rows)]
+        # Scoring on the CPU in slices: as fast, and a long batch's [T, 2F] is never held whole.
+        whole = torch.is_grad_enabled() or x_TD.device.type != "cpu"
+        parts = [self._mlp(x) for x in torch.split(x_TD, len(x_TD) if whole else _MLP_ROWS)]
         m_TD = parts[0] if len(parts) == 1 else torch.cat(parts)
         out_TD: torch.Tensor = self.mlp_norm(x_TD + self.dropout(m_TD))
         return out_TD
@@ -258,12 +258,12 @@ def _rope_tables(
         return None
     inv_freq = torch.tensor(config.inv_freq(), dtype=torch.float32, device=positions_T.device)
     angles = positions_T.float()[:, None] * inv_freq
-    angles = torch.cat((angles, angles), dim=-1)[:, None, :]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cos, sin = angles.cos(), angles.sin()
+    both = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+    return both[0][:, None].to(dtype), both[1][:, None].to(dtype)
 
 
 def _rotate(x_THK: torch.Tensor, rope: Rope) -> torch.Tensor:
     """RoPE in the rotate-half layout (arXiv 2104.09864)."""
     cos, sin = rope
-    left, right = x_THK.chunk(2, dim=-1)
-    return x_THK * cos + torch.cat((-right, left), dim=-1) * sin
+    return x_THK * cos + x_THK.roll(x_THK.shape[-1] // 2, dims=-1) * sin
