@@ -54,7 +54,7 @@ def kernels_level() -> str:
 
 
 def register_kernels(options: ort.SessionOptions) -> None:
-    """Let the session that is opened next, with these options, take what kernels there are."""
+    """Let the session that this thread opens next, with these options, take the kernels."""
     library = None if kernels_level() == "off" else _library()
     if library is not None:
         library.polyrank_threads(options.intra_op_num_threads)

@@ -84,7 +84,7 @@ class OnnxBackend:
         options = self._shrink if tokens > self.max_batch_tokens else None
         try:
             (logits,) = session.run(["logits"], self._feeds(batch), options)
-        except ort_errors.RuntimeException as error:
+        except (ort_errors.Fail, ort_errors.RuntimeException) as error:
             raise BackendError(
                 f"{self.name} failed on {tokens} tokens in {len(batch.lengths)} pairs (longest "
                 f"{batch.lengths.max()}); if memory ran out, lower max_batch_tokens or "

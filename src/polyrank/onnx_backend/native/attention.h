@@ -76,6 +76,7 @@ WITH_AMX static void product_amx(
     const uint16_t *a, size_t stride, const uint32_t *b, size_t k, float *c, size_t rows, int add)
 {
     const size_t line = QUERIES * sizeof *c;
+    __asm__ volatile("" : : : "memory"); /* GCC does not know that loading a tile reads */
     for (size_t row = 0; row < rows; row += 32) {
         const uint16_t *upper = a + row * stride, *lower = upper + 16 * stride;
         float *top = c + row * QUERIES, *bottom = top + 16 * QUERIES;
@@ -263,7 +264,12 @@ WITH_BF16 static int attend(
     size_t width = k.width, K = (width + 31) / 32 * 32, L = (k.tokens + 31) / 32 * 32;
     size_t chunk = L < KEYS_AT_ONCE ? L : KEYS_AT_ONCE;
     size_t words = (K / 2 + K + chunk + chunk / 2) * QUERIES;
-    char *room = memory->take(memory, 4 * L * K + 4 * words);
+    if (!L) { /* nothing to attend to */
+        for (size_t t = 0; t < q.tokens; t++)
+            memset(out + t * q.stride, 0, width * sizeof *out);
+        return 1;
+    }
+    char *room = take(memory, 4 * L * K + 4 * words);
     if (!room)
         return 0;
     uint16_t *keys = (uint16_t *)room, *values = keys + L * K;

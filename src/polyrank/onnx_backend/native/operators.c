@@ -28,6 +28,7 @@ typedef struct {
 
 enum { INPUTS = 6, OUTPUTS = 3, ROWS_AT_ONCE = 8, WIDEST = 1 << 16 };
 
+typedef void (*Function)(void);
 typedef struct Work Work;
 typedef void (*Row)(const Work *, size_t t);
 typedef struct Weights Weights;
@@ -35,9 +36,11 @@ typedef struct Weights Weights;
 /* Of the session: what is freed stays at hand, where the system would clear its pages once more. */
 typedef struct Allocator {
     uint32_t version;
-    void *(*take)(struct Allocator *, size_t bytes); /* at 64 bytes */
+    Function take_or_throw;
     void (*give)(struct Allocator *, void *);
 } Allocator;
+
+static void *take(Allocator *, size_t bytes);
 
 struct Work {
     size_t T, D;
@@ -143,7 +146,6 @@ enum { API = 18, INVALID_ARGUMENT = 2, RUNTIME_EXCEPTION = 6 };
 enum { FLOAT = 1, UINT8 = 2, INT8 = 3, INT64 = 7, OPTIONAL = 1 };
 
 typedef struct Status Status; /* NULL: all went well */
-typedef void (*Function)(void);
 typedef struct { const Function *(*api)(uint32_t version); } Base;
 static const Function *api;
 
@@ -156,20 +158,31 @@ static const Function *api;
 #define count_dimensions API_CALL(61, Status *, const void *, size_t *)
 #define dimensions API_CALL(62, Status *, const void *, int64_t *, size_t)
 #define type_and_shape API_CALL(65, Status *, const void *, void **)
+#define allocate API_CALL(75, Status *, Allocator *, size_t, void **)
 #define float_attribute API_CALL(85, Status *, const void *, const char *, float *)
 #define integer_attribute API_CALL(86, Status *, const void *, const char *, int64_t *)
 #define input API_CALL(90, Status *, const void *, size_t, void **)
 #define output API_CALL(91, Status *, void *, size_t, const int64_t *, size_t, void **)
+#define release_status API_CALL(93, void, Status *)
 #define release_shape API_CALL(99, void, void *)
 #define release_allocator API_CALL(132, void, Allocator *)
 #define constant_input API_CALL(249, Status *, const void *, size_t, int *, void **)
 #define parallel_for \
     API_CALL(274, Status *, const void *, void (*)(void *, size_t), size_t, size_t, void *)
-
 #define session_allocator API_CALL(278, Status *, const void *, int, Allocator **)
 
 #define VISIBLE __attribute__((visibility("default")))
 #define TRY(call) do { Status *status_ = (call); if (status_) return status_; } while (0)
+
+/* At 64 bytes; NULL, where there is no memory. An exception must not pass through C. */
+static void *take(Allocator *memory, size_t bytes)
+{
+    void *room = NULL;
+    Status *status = allocate(memory, bytes, &room);
+    if (status)
+        release_status(status);
+    return status ? NULL : room;
+}
 
 typedef struct Operator Operator;
 struct Operator {
@@ -229,7 +242,7 @@ typedef struct {
     Weights weights;
 } Kernel;
 
-static size_t threads_next = 1; /* of the session that is opened next */
+static _Thread_local size_t threads_next = 1; /* of the session that this thread opens next */
 
 static Status *describe(void *value, Tensor *tensor)
 {
@@ -273,8 +286,8 @@ static Status *read_weights(const Operator *op, const void *info, Kernel **kerne
                 return create_status(INVALID_ARGUMENT, op->expected);
             TRY(describe(value, n ? &scale : &weight));
         }
-        if (weight.rows < 1 || weight.rows > WIDEST || scale.rows != 1 ||
-            scale.columns != weight.columns ||
+        if (weight.rows < 1 || weight.rows > WIDEST || weight.columns < 1 ||
+            scale.rows != 1 || scale.columns != weight.columns ||
             (i && (weight.rows != w.K || weight.columns != w.N)))
             return create_status(INVALID_ARGUMENT, op->expected);
         w.K = weight.rows, w.N = weight.columns, from[i] = weight.data, scales[i] = scale.data;
@@ -334,10 +347,12 @@ static int fits(char letter, const Tensor *x, const Work *work)
     case 's': return (x->rows == T || x->rows == 1) && x->columns == 1;
     case 'd': return x->rows == 1 && x->columns == D;
     case 'p': return x->rows == 1 && x->columns == T;                     /* positions */
-    case 'c': return x->columns && D % (2 * x->columns) == 0 &&           /* cos, sin */
+    case 'c': return work->heads && D == D / work->heads * work->heads && /* cos, sin */
+                     x->columns && x->columns * 2 == D / work->heads &&
                      x->rows == work->in[4].rows && x->columns == work->in[4].columns;
     case 'k': return x->rows == work->in[1].rows && x->columns == D;      /* keys, values */
-    case 'n': return x->columns && x->columns == work->in[3].columns;     /* starts */
+    case 'n': return x->rows == 1 && x->columns &&                        /* starts */
+                     x->columns == work->in[3].columns;
     case 'b': return !x->data || (x->rows == 1 && x->columns == 3 * D);
     }
     return 0;
@@ -434,12 +449,12 @@ static const Operator operators[] = {
     OPERATOR(0, ADD_NORM, "AddNormQuantizeRows", "xsdxdd", "xqs", "epsilon"),
     OPERATOR(0, GATE, "GateQuantizeRows", "xsx", "qs", NULL),
     OPERATOR(0, ACTIVATE, "GeluQuantizeRows", "xsd", "qs", NULL),
-    OPERATOR(0, ROTATE, "RotateRows", "xsdpcc", "x", NULL),
+    OPERATOR(0, ROTATE, "RotateRows", "xsdpcc", "x", "num_heads"),
     OPERATOR(0, ATTEND, "RoundedPairAttention", "xkknnb", "x", "num_heads"),
     OPERATOR(1, SCALE, "ProductRows", "qwds", "x", NULL),
     OPERATOR(1, ADD_NORM, "ProductAddNormQuantizeRows", "qwdsdxdd", "xqs", "epsilon"),
     OPERATOR(1, ACTIVATE, "ProductGeluQuantizeRows", "qwdsd", "qs", NULL),
-    OPERATOR(1, ROTATE, "ProductRotateRows", "qwdsdpcc", "x", NULL),
+    OPERATOR(1, ROTATE, "ProductRotateRows", "qwdsdpcc", "x", "num_heads"),
     OPERATOR(2, HALVES, "ProductsGateQuantizeRows", "qwdwds", "qs", NULL),
 };
 
@@ -453,7 +468,8 @@ VISIBLE const char *polyrank_kernels(void)
     return level_names[level_here];
 }
 
-/* How many threads the session has that is opened next: how work is cut, not what comes of it. */
+/* How many threads the session has that this thread opens next: how work is cut, not what comes of
+ * it. */
 VISIBLE void polyrank_threads(size_t threads)
 {
     threads_next = threads ? threads : 1;

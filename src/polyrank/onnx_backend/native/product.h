@@ -16,7 +16,7 @@ struct Weights {
     int8_t *tiles;
     float *scales;  /* [panels][32] */
     int32_t *bases; /* [panels][32]: -128 times a column's sum, since rows are around 128 */
-    float largest;  /* that GELU(gate) * up of two weights may come to, over a row's step */
+    float largest;  /* product of the largest norms of a gate's and an up's column, with scales */
 };
 
 static size_t weight_bytes(const Weights *w)
@@ -29,7 +29,7 @@ static void pack_weights(
     Weights *w, const int8_t *const from[], const float *const scales[], char *room)
 {
     const size_t own = COLUMNS / w->products;
-    float sums[2] = {0, 0};
+    float norms[2] = {0, 0};
     w->tiles = (int8_t *)room;
     w->scales = (float *)(room + w->panels * w->steps * STEP_BYTES);
     w->bases = (int32_t *)(w->scales + w->panels * COLUMNS);
@@ -40,19 +40,19 @@ static void pack_weights(
         int8_t *tiles = w->tiles + panel * w->steps * STEP_BYTES + side * STEP_BYTES / 2;
         for (size_t n = 0; n < 16 && n < columns; n++)
             w->scales[at + n] = scales[which][first + n];
-        int32_t sizes[16] = {0};
+        int32_t squares[16] = {0};
         for (size_t k = 0; k < w->K; k++) {
             int8_t *to = tiles + k / DEPTH * STEP_BYTES + k % DEPTH / 4 * 64 + k % 4;
             for (size_t n = 0; n < 16 && n < columns; n++) {
                 to[4 * n] = from[which][k * w->N + first + n];
                 w->bases[at + n] -= 128 * to[4 * n];
-                sizes[n] += 128 * abs(to[4 * n]);
+                squares[n] += to[4 * n] * to[4 * n];
             }
         }
         for (size_t n = 0; n < 16; n++)
-            sums[which] = fmaxf(sums[which], sizes[n] * w->scales[at + n]);
+            norms[which] = fmaxf(norms[which], sqrtf(squares[n]) * w->scales[at + n]);
     }
-    w->largest = sums[0] * sums[1];
+    w->largest = norms[0] * norms[1];
 }
 
 #ifdef __x86_64__
@@ -61,16 +61,20 @@ static void pack_weights(
 
 enum { HIGHEST = 256, STEPS_AT_ONCE = 12, CACHE = 2 << 20 };
 
-/* What a row of GELU(gate) * up is multiplied by, so that nothing in it is too large for fp16. */
-static float half_factor(const Weights *w, float step)
+/* What a row of GELU(gate) * up is multiplied by, so that nothing in it is too large for fp16: a
+ * product is at most the row's norm times the column's. */
+WITH_INT8 static float half_factor(const Weights *w, const uint8_t *row, float step)
 {
-    return 32768 / fmaxf(w->largest * step, 1e-30f);
+    int32_t square = 0;
+    for (size_t k = 0; k < w->K; k++)
+        square += (row[k] - 128) * (row[k] - 128);
+    return 32768 / fmaxf(w->largest * square * step, 1e-30f);
 }
 
 /* A block of sums, and what is to become of it: rows of y. */
 typedef struct {
     const int32_t *sums; /* [32][32]; NULL: none */
-    const float *scales, *steps, *factors;
+    const float *scales, *steps, *factors; /* the last two of two weights alone */
     char *y;
     size_t stride; /* of y, in bytes */
 } Block;
@@ -83,12 +87,12 @@ WITH_INT8 static inline __attribute__((always_inline)) void finish(
     for (size_t t = first; t < last; t++) {
         const int32_t *c = block->sums + t * COLUMNS;
         float *restrict y = (float *)(block->y + t * block->stride);
-        float step = block->steps[t], factor = block->factors[t];
         if (products == 1) {
             for (size_t i = 0; i < COLUMNS; i++)
                 y[i] = c[i] * scales[i];
         } else {
             __attribute__((aligned(64))) float h[16];
+            float step = block->steps[t], factor = block->factors[t];
             for (size_t i = 0; i < 16; i++) {
                 float gate = c[i] * scales[i], up = c[16 + i] * scales[16 + i];
                 h[i] = gelu_avx512(gate * step) * up * factor; /* up * factor may be too large */
@@ -185,12 +189,13 @@ WITH_INT8 static void quantize_halves(const Work *work, size_t t)
     const Tensor *halves = &work->in[0];
     const uint16_t *x = (const uint16_t *)halves->data + (t - halves->first) * halves->stride;
     float step = ((const float *)work->in[1].data)[t * work->in[1].stride];
+    float factor = ((const float *)work->in[2].data)[t - halves->first];
     size_t D = work->D;
     __attribute__((aligned(64))) float h[D + 15];
     for (size_t i = 0; i < D; i += 16)
         _mm512_store_ps(h + i, _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(x + i))));
     float own = rounded_avx512(h, D, (uint8_t *)work->out[0] + t * D);
-    ((float *)work->out[1])[t] = own * step / half_factor(work->weights, step);
+    ((float *)work->out[1])[t] = own * step / factor;
 }
 
 WITH_INT8 static void some_products(void *work_, size_t n)
@@ -203,7 +208,7 @@ WITH_INT8 static void some_products(void *work_, size_t n)
     /* Rows of y lie in other sets of the cache. */
     size_t stride = w->panels * panel_bytes(w->products) + 64;
     size_t sum_bytes = (height + 32) * COLUMNS * sizeof(int32_t);
-    char *room = all->memory->take(
+    char *room = take(
         all->memory, height * (row_bytes + stride + 2 * sizeof(float)) + sum_bytes);
     if (!room) {
         all->failed = 1;
@@ -219,7 +224,8 @@ WITH_INT8 static void some_products(void *work_, size_t n)
         for (size_t k = 0; k < w->K; k += DEPTH, to += STEP_BYTES)
             memcpy(to, q + k, w->K - k < DEPTH ? w->K - k : DEPTH);
         steps[t] = ((const float *)all->in[1].data)[(first + t) * all->in[1].stride];
-        factors[t] = half_factor(w, steps[t]);
+        if (w->products > 1)
+            factors[t] = half_factor(w, q, steps[t]);
     }
     Tiles others;
     own_tiles(&others);
@@ -231,6 +237,8 @@ WITH_INT8 static void some_products(void *work_, size_t n)
     Work own = *all;
     size_t value = w->products == 1 ? sizeof(float) : sizeof(uint16_t);
     own.in[0] = (Tensor){y, count, w->N, stride / value, first};
+    if (w->products > 1)
+        own.in[2] = (Tensor){factors, count, 1, 1, first};
     for (size_t t = first; t < first + count; t++)
         all->row(&own, t);
     all->memory->give(all->memory, room);
