@@ -57,6 +57,8 @@ def test_without_pytorch_the_cpu_still_runs_and_the_rest_says_what_to_install(
     for asked in ({"backend": "torch"}, {"dtype": "bf16"}, {"device": "cuda"}):
         with pytest.raises(MissingDependencyError, match=r"polyrank\[torch\]"):
             choose_backend(tiny_model, **asked)
+    with pytest.raises(BackendError, match="'gpu'"):
+        choose_backend(tiny_model, device="gpu")
 
 
 def test_a_gpu_that_only_the_driver_knows_of_leaves_the_cpu_engine(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyrank import InputError, Ranking, Reranker, TooLongError
+from polyrank import Calibration, InputError, Ranking, Reranker, TooLongError
 from polyrank.errors import BackendError, CheckpointError, EngineStoppedError, ModelNotFoundError
 
 texts = st.lists(
@@ -235,14 +235,19 @@ def test_a_name_that_is_no_model_is_an_error_that_lists_what_would_be() -> None:
         Reranker("no-such-model")
 
 
-def test_a_pickled_one_is_opened_anew_as_it_was(tiny_model: Path) -> None:
+def test_a_pickled_one_is_opened_anew_as_it_was(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = [("w1 w2", "w3 " * 40)]
-    with Reranker(tiny_model, backend="torch", max_length=16, on_overflow="windows") as one:
+    monkeypatch.chdir(tiny_model.parent)
+    with Reranker(tiny_model.name, backend="torch", max_length=16, on_overflow="windows") as one:
+        one.calibration = Calibration(scale=2.0, shift=1.0)
         sent = pickle.dumps(one)
-        wanted = one.logits(pairs)
+        wanted = one.score(pairs)
+    monkeypatch.chdir(tmp_path)
     with pickle.loads(sent) as other:
         assert (other.backend_name, other.max_length) == (one.backend_name, 16)
-        np.testing.assert_array_equal(other.logits(pairs), wanted)
+        np.testing.assert_array_equal(other.score(pairs), wanted)
 
 
 def test_sixteen_threads_get_the_scores_of_one(reranker: Reranker) -> None:

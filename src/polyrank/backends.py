@@ -109,6 +109,8 @@ def open_backend(
 
 
 def _choose_torch(device: str, dtype: str, threads: int | None) -> Choice:
+    if str(device).partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise BackendError(f'expected device "auto", "cpu", "cuda" or "mps", got {device!r}')
     _require_torch()
     from polyrank.torch_backend.runner import choose_device, choose_dtype
 

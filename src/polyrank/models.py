@@ -68,6 +68,11 @@ class ModelFolder:
         named = self.revision is not None or self.name == EMBEDDED
         return self.name if named else str(self.path)
 
+    @property
+    def found_again(self) -> str:
+        """`argument`, wherever the process stands."""
+        return self.argument if self.argument != str(self.path) else os.path.abspath(self.path)
+
 
 def find_model(
     model: str | os.PathLike[str] | None,

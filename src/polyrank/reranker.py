@@ -71,8 +71,7 @@ class Reranker:
         threads: CPU threads of the backend; None: what affinity and the container allow.
         calibration: a file that `polyrank calibrate` wrote, or a Calibration; scores are then
             probabilities. None: scores are the sigmoid of the logits.
-        compile: run the network through torch.compile: the first pairs wait for it, a minute or
-            so, and it needs a C++ compiler on CPUs.
+        compile: run through torch.compile: a minute more at first, and a C++ compiler on CPUs.
 
     Raises:
         ModelNotFoundError, CheckpointError, BackendError: the model cannot be used; the
@@ -99,11 +98,12 @@ class Reranker:
         calibration: Calibration | str | os.PathLike[str] | None = None,
         compile: bool = False,
     ) -> None:
-        self._given = {name: value for name, value in locals().items() if name != "self"}
+        given = {name: value for name, value in locals().items() if name != "self"}
         _check_count("max_batch_tokens", max_batch_tokens)
         _check_count("max_queue_tokens", max_queue_tokens)
         _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
+        self._given = given | {"model": folder.found_again, "revision": folder.revision}
         config = read_config(folder.path)
         choice = choose_backend(
             folder.path, backend=backend, device=device, dtype=dtype, threads=threads,
@@ -144,7 +144,7 @@ class Reranker:
         self._finalize = weakref.finalize(self, _shut_down, self._engine, opened)
 
     def __reduce__(self) -> tuple[Callable[[], Reranker], tuple[()]]:
-        return partial(type(self), **self._given), ()
+        return partial(type(self), **(self._given | {"calibration": self.calibration})), ()
 
     @property
     def max_length(self) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from polyrank.cli.model_card import ModelCard, read_model_card
 from polyrank.models import fingerprint
+from polyrank.onnx_backend.kernels import kernels_level
 
 from .conftest import Ran
 
@@ -40,7 +41,13 @@ def test_info_states_shape_size_and_what_would_run(polyrank: Run, tiny_model: Pa
         "weight_bytes": (tiny_model / "model.safetensors").stat().st_size,
         "languages": None,
         "license": None,
-        "runs_on": {"backend": "onnx", "device": "cpu", "dtype": "fp32", "threads": 3},
+        "runs_on": {
+            "backend": "onnx",
+            "device": "cpu",
+            "dtype": "fp32",
+            "threads": 3,
+            "kernels": kernels_level(),
+        },
     }
 
 

@@ -110,7 +110,11 @@ def _runs_on(
         )
     except MissingDependencyError:
         return None
-    return asdict(choice)
+    if choice.backend != "onnx":
+        return asdict(choice)
+    from polyrank.onnx_backend.kernels import kernels_level
+
+    return asdict(choice) | {"kernels": kernels_level()}
 
 
 def _readable(name: str, value: Any) -> str:
@@ -118,7 +122,8 @@ def _readable(name: str, value: Any) -> str:
         if value is None:
             return 'nothing yet: pip install "polyrank[torch]"'
         threads = f", {value['threads']} threads" if value["threads"] else ""
-        return f"{value['backend']} {value['device']} {value['dtype']}{threads}"
+        kernels = f", kernels {value['kernels']}" if "kernels" in value else ""
+        return f"{value['backend']} {value['device']} {value['dtype']}{threads}{kernels}"
     if value is None:
         return "none, a local folder" if name == "revision" else "not stated"
     if isinstance(value, list):
