@@ -50,7 +50,7 @@ static void pack_weights(
             }
         }
         for (size_t n = 0; n < 16; n++)
-            norms[which] = fmaxf(norms[which], sqrtf(squares[n]) * w->scales[at + n]);
+            norms[which] = fmaxf(norms[which], sqrtf(squares[n]) * fabsf(w->scales[at + n]));
     }
     w->largest = norms[0] * norms[1];
 }
