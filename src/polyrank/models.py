@@ -64,14 +64,9 @@ class ModelFolder:
 
     @property
     def argument(self) -> str:
-        """What finds it again: a hub id, `polyrank-mini` or a path."""
+        """What finds it again, from any folder: a hub id, `polyrank-mini` or a path."""
         named = self.revision is not None or self.name == EMBEDDED
-        return self.name if named else str(self.path)
-
-    @property
-    def found_again(self) -> str:
-        """`argument`, wherever the process stands."""
-        return self.argument if self.argument != str(self.path) else os.path.abspath(self.path)
+        return self.name if named else os.path.abspath(self.path)
 
 
 def find_model(

@@ -103,7 +103,7 @@ class Reranker:
         _check_count("max_queue_tokens", max_queue_tokens)
         _check_count("threads", threads)
         folder = find_model(model, revision=revision, offline=offline)
-        self._given = given | {"model": folder.found_again, "revision": folder.revision}
+        self._given = given | {"model": folder.argument, "revision": folder.revision}
         config = read_config(folder.path)
         choice = choose_backend(
             folder.path, backend=backend, device=device, dtype=dtype, threads=threads,

@@ -28,7 +28,7 @@ __all__ = ["CrossEncoder"]
 _MLP_ROWS = 1024
 
 Rope = tuple[torch.Tensor, torch.Tensor]
-"""[T, 1, K] cosines and sines, those of a head's first half negated"""
+"""[T, 1, K] cosines, and sines, which are negated for a head's first half"""
 
 
 class CrossEncoder(nn.Module):
@@ -257,10 +257,9 @@ def _rope_tables(
     if config.rope_theta is None:
         return None
     inv_freq = torch.tensor(config.inv_freq(), dtype=torch.float32, device=positions_T.device)
-    angles = positions_T.float()[:, None] * inv_freq
-    cos, sin = angles.cos(), angles.sin()
-    both = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-    return both[0][:, None].to(dtype), both[1][:, None].to(dtype)
+    angles = positions_T.float()[:, None, None] * inv_freq
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def _rotate(x_THK: torch.Tensor, rope: Rope) -> torch.Tensor:

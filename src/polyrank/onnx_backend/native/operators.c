@@ -347,7 +347,7 @@ static int fits(char letter, const Tensor *x, const Work *work)
     case 's': return (x->rows == T || x->rows == 1) && x->columns == 1;
     case 'd': return x->rows == 1 && x->columns == D;
     case 'p': return x->rows == 1 && x->columns == T;                     /* positions */
-    case 'c': return work->heads && D == D / work->heads * work->heads && /* cos, sin */
+    case 'c': return work->heads && D % work->heads == 0 &&               /* cos, sin */
                      x->columns && x->columns * 2 == D / work->heads &&
                      x->rows == work->in[4].rows && x->columns == work->in[4].columns;
     case 'k': return x->rows == work->in[1].rows && x->columns == D;      /* keys, values */

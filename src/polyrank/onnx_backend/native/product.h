@@ -223,9 +223,10 @@ WITH_INT8 static void some_products(void *work_, size_t n)
         uint8_t *to = rows + t / 32 * w->steps * STEP_BYTES + t % 32 * DEPTH;
         for (size_t k = 0; k < w->K; k += DEPTH, to += STEP_BYTES)
             memcpy(to, q + k, w->K - k < DEPTH ? w->K - k : DEPTH);
-        steps[t] = ((const float *)all->in[1].data)[(first + t) * all->in[1].stride];
-        if (w->products > 1)
+        if (w->products > 1) {
+            steps[t] = ((const float *)all->in[1].data)[(first + t) * all->in[1].stride];
             factors[t] = half_factor(w, q, steps[t]);
+        }
     }
     Tiles others;
     own_tiles(&others);
