@@ -1,4 +1,4 @@
-"""Compiles the kernels of `src/polyrank/onnx_backend/native` into the wheel, on Linux.
+"""Compiles the kernels of `src/polyrank/native` into the wheel, on Linux.
 
 With the machine's C compiler, or with the one in the `ziglang` package where there is none. A wheel
 without them is whole too: ONNX Runtime then runs the operators' definitions, slower.
@@ -18,7 +18,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_PLACE = "polyrank/onnx_backend/libkernels.so"
+_PLACE = "polyrank/libkernels.so"
 # -fno-...: nobody reads errno or traps. `omp simd` says which sums may be taken in another order.
 _FLAGS = [
     "-O3", "-std=gnu11", "-shared", "-fPIC", "-s", "-fvisibility=hidden", "-fopenmp-simd",
@@ -40,7 +40,7 @@ class KernelsHook(BuildHookInterface):
             editable.unlink(missing_ok=True)
         # Zig would take the builder's own CPU for the least that a machine has.
         zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
-        source = Path(self.root, "src", "polyrank", "onnx_backend", "native", "operators.c")
+        source = Path(self.root, "src", "polyrank", "native", "operators.c")
         self.folder = Path(tempfile.mkdtemp())
         built = self.folder / "libkernels.so"
         command = [*(_compiler() or zig), *_FLAGS, str(source), "-lm", "-o", str(built)]

@@ -19,7 +19,7 @@ from polyrank import Reranker
 from polyrank.checkpoint import canonical_shapes, load_checkpoint
 from polyrank.checkpoint.layouts import name_map
 from polyrank.config import parse_config
-from polyrank.torch_backend import CrossEncoder, TorchBackend
+from polyrank.torch_backend import CrossEncoder, TorchBackend, attention
 from polyrank.torch_backend.attention import Layout, attend
 from polyrank.values import pack
 
@@ -75,16 +75,18 @@ def test_bf16_stays_near_fp32(tiny_model: Path, tiny_pairs: Cases) -> None:
     np.testing.assert_allclose(logits, [p["logit"] for p in tiny_pairs], atol=0.15)
 
 
-def test_short_pairs_attend_in_bf16_as_the_fused_kernel_does() -> None:
-    generator = torch.Generator().manual_seed(0)
+def test_bf16_attends_where_no_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "runs_packed", lambda *_: False)
     lengths = [3, 300, 41, 41, 7, 384, 120]
-    at = Layout.of(np.cumsum([0, *lengths]), torch.device("cpu"), torch.bfloat16)
-    q, k, v = torch.randn(3, sum(lengths), 4, 16, generator=generator).bfloat16()
-    at_fp32 = Layout.of(np.cumsum([0, *lengths]), torch.device("cpu"), torch.float32)
-    exact = attend(q.float(), k.float(), v.float(), at_fp32)
-    for queries, wanted in ((q, exact), (q[at.first], exact[at.first])):
-        found = attend(queries, k, v, at).float()
-        torch.testing.assert_close(found, wanted, atol=0.03, rtol=0.03)
+    qkv = torch.randn(sum(lengths), 3, 4, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    at, exact = (
+        Layout.of(np.cumsum([0, *lengths]), torch.device("cpu"), dtype)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    wanted = attend(qkv.float(), exact)
+    torch.testing.assert_close(attend(qkv, at).float(), wanted, atol=0.03, rtol=0.03)
+    first = attend(qkv[:, 1:], at, first=qkv[at.first, 0])
+    torch.testing.assert_close(first.float(), wanted[at.first], atol=0.03, rtol=0.03)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from polyrank.cli.model_card import ModelCard, read_model_card
+from polyrank.kernels import kernels_level
 from polyrank.models import fingerprint
-from polyrank.onnx_backend.kernels import kernels_level
 
 from .conftest import Ran
 

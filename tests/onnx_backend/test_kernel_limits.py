@@ -11,8 +11,8 @@ from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tests.onnx_backend.test_kernels import Arrays, attend, attention_inputs, row_inputs, run
 
+from polyrank import kernels
 from polyrank.models import find_model
-from polyrank.onnx_backend import kernels
 
 attends = pytest.mark.skipif(
     kernels.kernels_level() not in ("avx512-bf16", "amx"), reason="attention runs by its definition"

@@ -18,9 +18,10 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from polyrank import kernels
 from polyrank.errors import InputError
-from polyrank.onnx_backend import kernels
 from polyrank.onnx_backend.fused import DOMAIN, fused_operators
+from polyrank.onnx_backend.runner import register_kernels
 
 Arrays = list[npt.NDArray[Any]]
 Run = Callable[..., Arrays]
@@ -78,7 +79,7 @@ def run(
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     if fused:
-        kernels.register_kernels(options)
+        register_kernels(options)
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -376,9 +377,9 @@ def test_a_library_that_does_not_load_is_named(
 ) -> None:
     broken = tmp_path / "libkernels.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr(kernels, "_LIBRARY", broken)
+    monkeypatch.setattr(kernels, "LIBRARY", broken)
     with caplog.at_level(logging.WARNING, "polyrank"):
         assert kernels._library.__wrapped__() is None
     assert "without its compiled kernels" in caplog.text
-    monkeypatch.setattr(kernels, "_LIBRARY", tmp_path / "none")
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "none")
     assert kernels._library.__wrapped__() is None

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["kernels", "processor", "versions"]
+__all__ = ["processor", "versions"]
 
 _PACKAGES = ("polyrank", "onnxruntime", "torch", "tokenizers", "numpy")
 
@@ -19,13 +19,6 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def kernels() -> str:
-    """The instructions that compiled kernels use here: `amx`, ..., `off` where there are none."""
-    from polyrank.onnx_backend.kernels import kernels_level  # loads ONNX Runtime
-
-    return kernels_level()
 
 
 def versions() -> dict[str, str]:

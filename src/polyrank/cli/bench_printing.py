@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from polyrank.bench import Recommendation, Report, Row, Workload
-from polyrank.bench.machine import kernels, processor, versions
+from polyrank.bench.machine import processor, versions
 from polyrank.bench.measuring import Progress
 from polyrank.cli.printing import note
 from polyrank.cpus import thread_count
+from polyrank.kernels import kernels_level
 
 __all__ = ["as_fields", "heading", "print_report", "step_bar"]
 
@@ -42,7 +43,7 @@ def heading(name: str, report: Report, workload: Workload, threads: int | None) 
     return (
         f"{name}: {len(workload.pairs):,} pairs {text} in {len(workload.queries):,} queries, "
         f"{sum(report.lengths):,} tokens; {thread_count(threads)} threads of {processor()}, "
-        f"kernels: {kernels()}"
+        f"kernels: {kernels_level()}"
     )
 
 
@@ -71,7 +72,7 @@ def as_fields(
     return {
         "machine": {
             "processor": processor(),
-            "kernels": kernels(),
+            "kernels": kernels_level(),
             "system": platform.platform(),
             "threads": thread_count(threads),
         },

@@ -13,6 +13,7 @@ from polyrank.cli import options as o
 from polyrank.cli.model_card import read_model_card
 from polyrank.cli.printing import json_line, print_fields
 from polyrank.errors import MissingDependencyError
+from polyrank.kernels import kernels_level
 
 if TYPE_CHECKING:
     from polyrank.checkpoint import Checkpoint
@@ -112,8 +113,6 @@ def _runs_on(
         return None
     if choice.backend != "onnx":
         return asdict(choice)
-    from polyrank.onnx_backend.kernels import kernels_level
-
     return asdict(choice) | {"kernels": kernels_level()}
 
 

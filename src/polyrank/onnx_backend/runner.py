@@ -15,8 +15,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from polyrank.cpus import thread_count
 from polyrank.errors import BackendError, CheckpointError
+from polyrank.kernels import LIBRARY, load_kernels
 from polyrank.memory import give_back
-from polyrank.onnx_backend.kernels import register_kernels
 from polyrank.onnx_backend.layout import GRAPH_FILE, PROBE
 from polyrank.values import Batch, Encoding, pack
 
@@ -147,3 +147,10 @@ def _options(threads: int, *, safe: bool) -> ort.SessionOptions:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def register_kernels(options: ort.SessionOptions) -> None:
+    """Let the session that this thread opens next, with these options, take the kernels."""
+    if (kernels := load_kernels()) is not None:
+        kernels.polyrank_threads(options.intra_op_num_threads)
+        options.register_custom_ops_library(str(LIBRARY))

@@ -6,7 +6,7 @@ T packed tokens, S pairs, H heads, K head width, L longest pair of a group, G pa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, cast
@@ -17,15 +17,14 @@ import torch
 from torch.nn import functional
 
 from polyrank.batching import groups_of_like_length
+from polyrank.torch_backend.packed import attend_packed, runs_packed
 
-__all__ = ["Layout", "attend"]
+__all__ = ["Layout", "Rope", "attend", "rope_tables"]
 
 # Share of padding accepted to run pairs of like length as one kernel call. Above this length a
 # call is long enough to go alone, and its mask would be large.
 _MAX_WASTE = 0.15
 _MAX_MASKED_LENGTH = 512
-_MAX_MULTIPLIED_LENGTH = 384
-_MULTIPLIED_SCORES = 1 << 20
 
 _Kernel = Callable[..., torch.Tensor]
 
@@ -64,7 +63,9 @@ class Layout:
     """[T] position of each token in its pair"""
     max_length: int
     varlen: bool
-    """Whether the variable-length CUDA kernel runs; else groups"""
+    """Whether the variable-length CUDA kernel runs"""
+    packed: bool
+    """Whether the compiled CPU kernel runs; else groups"""
     groups: tuple[_Group, ...] = ()
     order: _Order | None = None
     """None: the groups' tokens are the batch's, in order and without padding"""
@@ -83,23 +84,64 @@ class Layout:
             positions=torch.as_tensor(positions, dtype=torch.long, device=device),
             max_length=int(lengths.max()),
             varlen=_varlen_kernel(device, dtype) is not None,
+            packed=runs_packed(device, dtype),
         )
-        if layout.varlen:
+        if layout.varlen or layout.packed:
             return layout
         groups, order, order_of_pairs = _plan_groups(starts, lengths, device, dtype)
         return replace(layout, groups=groups, order=order, order_of_pairs=order_of_pairs)
 
 
+Rope = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines of a layout: see `rope_tables`."""
+
+
+def rope_tables(inv_freq: Sequence[float], at: Layout, dtype: torch.dtype) -> Rope:
+    """For `attend`. `inv_freq`: [K / 2] angle from a position to the next, in radians.
+
+    Angles in fp32: positions reach 8,192.
+    """
+    positions = torch.arange(at.max_length) if at.packed else at.positions
+    frequencies = torch.tensor(inv_freq, dtype=torch.float32, device=positions.device)
+    angles = positions.float()[:, None] * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    if at.packed:
+        return cos, sin
+    cos, sin = cos.to(dtype)[:, None], sin.to(dtype)[:, None]
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def attend(
+    qkv: torch.Tensor, at: Layout, *, rope: Rope | None = None, first: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q k / sqrt(K)) v within each pair, every token seeing its whole pair; RoPE before it.
+
+    [T, H, K] of queries, keys and values [T, 3, H, K]; or [S, H, K] of keys and values
+    [T, 2, H, K], where `first` [S, H, K] are queries of the first token of each pair alone.
+    No L x L matrix is held for pairs above 512 tokens.
+    """
+    if at.packed:
+        return cast(torch.Tensor, attend_packed(qkv, first, at.cu_lengths, rope))
+    q, k, v = qkv.unbind(1) if first is None else (first, *qkv.unbind(1))
+    if rope is not None:
+        k = _rotate(k, rope)
+        # A pair's first token is at position 0, where RoPE turns nothing.
+        q = _rotate(q, rope) if first is None else q
+    out: torch.Tensor = _attend(q, k, v, at)
+    return out
+
+
+def _rotate(x_THK: torch.Tensor, rope: Rope) -> torch.Tensor:
+    """RoPE in the rotate-half layout (arXiv 2104.09864)."""
+    cos, sin = rope
+    return x_THK * cos + x_THK.roll(x_THK.shape[-1] // 2, dims=-1) * sin
+
+
 # Left out of torch.compile: a batch's groups differ each time, and each would compile anew.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def attend(
+def _attend(
     q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, at: Layout
 ) -> torch.Tensor:
-    """softmax(q k / sqrt(K)) v within each pair, every token seeing its whole pair.
-
-    q is [T, H, K], or [S, H, K] for the first token of each pair alone; k and v are [T, H, K].
-    Returns q's shape. No L x L matrix is held for pairs above 512 tokens.
-    """
     first_only = q_THK.shape[0] != k_THK.shape[0]
     if at.varlen:
         kernel = _varlen_kernel(q_THK.device, q_THK.dtype)
@@ -118,7 +160,7 @@ def attend(
     outputs = []
     for group, *inputs in zip(at.groups, qs, ks, vs, strict=True):
         q, k, v = (_heads(x, group.size) for x in inputs)
-        out = _kernel(k)(q, k, v, attn_mask=group.mask)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return _collect(outputs[0] if len(outputs) == 1 else torch.cat(outputs), order)
 
@@ -162,49 +204,6 @@ class _Collect(torch.autograd.Function):
 def _heads(x: torch.Tensor, groups: int) -> torch.Tensor:
     """[G * L, H, K] -> [G, H, L, K]"""
     return x.view(groups, -1, *x.shape[1:]).transpose(1, 2)
-
-
-def _kernel(k_GHLK: torch.Tensor) -> _Kernel:
-    """What beats the fused CPU kernel in bf16: matrix products.
-
-    Scoring: twice as fast at 64-280 tokens, not at 500. Training: the fused kernel's backward
-    pass makes a step take 1.4 times the CPU time (pairs of about 120 tokens); scores are kept for
-    the backward pass, so not above 512 tokens.
-    """
-    L = k_GHLK.shape[2]
-    if k_GHLK.dtype == torch.bfloat16 and k_GHLK.device.type == "cpu":
-        if k_GHLK.requires_grad and L <= _MAX_MASKED_LENGTH:
-            return _multiply_whole
-        if not k_GHLK.requires_grad and L <= _MAX_MULTIPLIED_LENGTH:
-            return _multiply
-    return functional.scaled_dot_product_attention
-
-
-def _multiply_whole(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Attention of [G, H, L, K] as it is written."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    out: torch.Tensor = scores.softmax(-1).to(v.dtype) @ v
-    return out
-
-
-def _multiply(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Attention of [G, H, L, K] by matrix products, a cache's worth of scores at a time."""
-    _, H, L, K = k.shape
-    pairs = max(1, _MULTIPLIED_SCORES // (H * q.shape[2] * L))
-    outputs = []
-    for start in range(0, len(k), pairs):
-        part = slice(start, start + pairs)
-        scores = torch.matmul(q[part].contiguous(), k[part].contiguous().mT).float() * K**-0.5
-        if attn_mask is not None:
-            scores += attn_mask[part]
-        outputs.append(torch.matmul(scores.softmax(-1).to(v.dtype), v[part].contiguous()))
-    return torch.cat(outputs)
 
 
 def _plan_groups(

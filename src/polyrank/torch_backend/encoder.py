@@ -21,14 +21,11 @@ from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from polyrank.checkpoint import Array, Checkpoint, canonical_shapes
 from polyrank.config import EncoderConfig
-from polyrank.torch_backend.attention import Layout, attend
+from polyrank.torch_backend.attention import Layout, Rope, attend, rope_tables
 
 __all__ = ["CrossEncoder"]
 
 _MLP_ROWS = 1024
-
-Rope = tuple[torch.Tensor, torch.Tensor]
-"""[T, 1, K] cosines, and sines, which are negated for a head's first half"""
 
 
 class CrossEncoder(nn.Module):
@@ -70,7 +67,9 @@ class CrossEncoder(nn.Module):
         if torch.is_autocast_enabled(x_TD.device.type):
             # Else the residual stream is fp32, and is cast anew for every linear layer.
             x_TD = x_TD.to(torch.get_autocast_dtype(x_TD.device.type))
-        return x_TD, _rope_tables(self.config, at.positions, x_TD.dtype)
+        if self.config.rope_theta is None:
+            return x_TD, None
+        return x_TD, rope_tables(self.config.inv_freq(), at, x_TD.dtype)
 
     def _run(
         self, layer: nn.Module, x_TD: torch.Tensor, rope: Rope | None, at: Layout, first_only: bool
@@ -202,18 +201,15 @@ class _Layer(nn.Module):
     ) -> torch.Tensor:
         """[T, D], or [S, D] of each pair's first token with `first_only`."""
         D, H = x_TD.shape[-1], self.heads
+        first = None
         if first_only:
             w, b = self.qkv.weight, self.qkv.bias
-            k, v = functional.linear(x_TD, w[D:], b[D:]).view(-1, 2, H, D // H).unbind(1)
+            qkv = functional.linear(x_TD, w[D:], b[D:]).view(-1, 2, H, D // H)
             x_TD = x_TD[at.first]
-            q = functional.linear(x_TD, w[:D], b[:D]).view(-1, H, D // H)
+            first = functional.linear(x_TD, w[:D], b[:D]).view(-1, H, D // H)
         else:
-            q, k, v = self.qkv(x_TD).view(-1, 3, H, D // H).unbind(1)
-        if rope is not None:
-            k = _rotate(k, rope)
-            # A pair's first token is at position 0, where RoPE turns nothing.
-            q = q if first_only else _rotate(q, rope)
-        a_TD = self.attn_out(attend(q, k, v, at).flatten(-2))
+            qkv = self.qkv(x_TD).view(-1, 3, H, D // H)
+        a_TD = self.attn_out(attend(qkv, at, rope=rope, first=first).flatten(-2))
         x_TD = self.attn_norm(x_TD + self.dropout(a_TD))
         # Scoring on the CPU in slices: as fast, and a long batch's [T, 2F] is never held whole.
         whole = torch.is_grad_enabled() or x_TD.device.type != "cpu"
@@ -248,21 +244,3 @@ class _Head(nn.Module):
         pooled_SD = torch.tanh(self.dense(cls_SD.to(self.dense.weight.dtype)))
         logits_S: torch.Tensor = self.out(pooled_SD).squeeze(-1).float()
         return logits_S
-
-
-def _rope_tables(
-    config: EncoderConfig, positions_T: torch.Tensor, dtype: torch.dtype
-) -> Rope | None:
-    """Cosines and sines, or None without RoPE. Angles in fp32: positions reach 8,192."""
-    if config.rope_theta is None:
-        return None
-    inv_freq = torch.tensor(config.inv_freq(), dtype=torch.float32, device=positions_T.device)
-    angles = positions_T.float()[:, None, None] * inv_freq
-    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-
-def _rotate(x_THK: torch.Tensor, rope: Rope) -> torch.Tensor:
-    """RoPE in the rotate-half layout (arXiv 2104.09864)."""
-    cos, sin = rope
-    return x_THK * cos + x_THK.roll(x_THK.shape[-1] // 2, dims=-1) * sin

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polyrank.evaluation.values import Judged
+from polyrank.kernels import kernels_level
 from polyrank.models import find_model, fingerprint
 from polyrank.reranker import Reranker
 from polyrank.tokenization import OnOverflow
@@ -25,11 +26,11 @@ class RerankerJudge:
         self.name = reranker.name
         known = fingerprint or reranker.revision
         engine = {}
+        # Another version of it, or other kernels, may round elsewhere.
         if reranker.backend_name.startswith("onnx"):
-            from polyrank.onnx_backend.kernels import kernels_level  # loads ONNX Runtime
-
-            # Another version of it, or other kernels, may round int8 elsewhere.
             engine = {"onnxruntime": version("onnxruntime"), "kernels": kernels_level()}
+        elif reranker.backend_name == "torch cpu bf16":
+            engine = {"torch": version("torch"), "kernels": kernels_level()}
         self.identity: Mapping[str, Any] = {
             "kind": "polyrank", "model": reranker.name, "revision": reranker.revision,
             "fingerprint": fingerprint, "backend": reranker.backend_name,

@@ -39,6 +39,7 @@ WITH_AMX static void return_tiles(const Tiles *others)
 }
 
 enum { QUERIES = 32, KEYS_AT_ONCE = 256 };
+#define LOG2_E 1.44269504f /* exp(x) = 2^(x log2 e) */
 
 /* c [rows, 32] = a [rows, k] b [k, 32], or added to c. Rows and k are multiples of 32. */
 typedef void (*Product)(
@@ -257,47 +258,76 @@ WITH_BF16 static void unpack(
     }
 }
 
+/* A pair's keys and values of one head, and room for one block of queries. */
+typedef struct {
+    size_t tokens, L, K, chunk; /* keys; keys and width in whole tiles; keys at once */
+    uint16_t *keys, *values;    /* [L, K], [K, L] */
+    uint32_t *queries, *shares; /* [K / 2, 32], [chunk / 2, 32] */
+    float *scores, *sums;       /* [chunk, 32], [K, 32] */
+} Room;
+
+/* Of `tokens` keys and heads of `width`; bytes. */
+static size_t plan_room(Room *r, size_t tokens, size_t width)
+{
+    r->tokens = tokens, r->L = (tokens + 31) / 32 * 32, r->K = (width + 31) / 32 * 32;
+    r->chunk = r->L < KEYS_AT_ONCE ? r->L : KEYS_AT_ONCE;
+    return 4 * r->L * r->K + 4 * (r->K / 2 + r->K + r->chunk + r->chunk / 2) * QUERIES;
+}
+
+static char *place_room(Room *r, char *room)
+{
+    r->keys = (uint16_t *)room, r->values = r->keys + r->L * r->K;
+    r->queries = (uint32_t *)(r->values + r->L * r->K);
+    r->shares = r->queries + r->K / 2 * QUERIES;
+    r->scores = (float *)(r->shares + r->chunk / 2 * QUERIES);
+    r->sums = r->scores + r->chunk * QUERIES;
+    return (char *)(r->sums + r->K * QUERIES);
+}
+
+/* One block of queries over all keys, into r->sums. */
+WITH_BF16 static void attend_block(Product product, const Room *r, Softmax soft[2])
+{
+    size_t L = r->L, K = r->K;
+    soft[0] = soft[1] = (Softmax){_mm512_set1_ps(-FLT_MAX), _mm512_setzero_ps()};
+    for (size_t t = 0; t < L; t += r->chunk) {
+        size_t rows = L - t < r->chunk ? L - t : r->chunk;
+        size_t within = r->tokens - t < rows ? r->tokens - t : rows;
+        product(r->keys + t * K, K, r->queries, K, r->scores, rows, 0);
+        for (size_t side = 0; side < 2; side++) {
+            size_t at_side = 16 * side;
+            float *at = r->sums + at_side;
+            __m512 kept =
+                soften(&soft[side], r->scores + at_side, within, rows, r->shares + at_side);
+            for (size_t d = 0; t && d < K; d++, at += QUERIES)
+                _mm512_store_ps(at, _mm512_mul_ps(_mm512_load_ps(at), kept));
+        }
+        product(r->values + t, L, r->shares, rows, r->sums, K, t > 0);
+    }
+}
+
 /* 0, where there is no memory. */
 WITH_BF16 static int attend(
     Allocator *memory, Product product, Head q, Head k, Head v, float *out)
 {
-    size_t width = k.width, K = (width + 31) / 32 * 32, L = (k.tokens + 31) / 32 * 32;
-    size_t chunk = L < KEYS_AT_ONCE ? L : KEYS_AT_ONCE;
-    size_t words = (K / 2 + K + chunk + chunk / 2) * QUERIES;
-    if (!L) { /* nothing to attend to */
+    Room r;
+    size_t width = k.width, bytes = plan_room(&r, k.tokens, width);
+    if (!k.tokens) { /* nothing to attend to */
         for (size_t t = 0; t < q.tokens; t++)
             memset(out + t * q.stride, 0, width * sizeof *out);
         return 1;
     }
-    char *room = take(memory, 4 * L * K + 4 * words);
+    char *room = take(memory, bytes);
     if (!room)
         return 0;
-    uint16_t *keys = (uint16_t *)room, *values = keys + L * K;
-    uint32_t *queries = (uint32_t *)(values + L * K), *shares = queries + K / 2 * QUERIES;
-    float *scores = (float *)(shares + chunk / 2 * QUERIES), *sums = scores + chunk * QUERIES;
-    pack_keys(&k, L, K, keys);
-    pack_values(&v, L, K, values);
+    place_room(&r, room);
+    pack_keys(&k, r.L, r.K, r.keys);
+    pack_values(&v, r.L, r.K, r.values);
     for (size_t first = 0; first < q.tokens; first += QUERIES) {
-        const Softmax none = {_mm512_set1_ps(-FLT_MAX), _mm512_setzero_ps()};
-        Softmax soft[2] = {none, none};
-        /* exp(x) = 2^(x log2 e) */
-        pack_queries(&q, first, 1.44269504f / sqrtf(width), K, queries);
-        for (size_t t = 0; t < L; t += chunk) {
-            size_t rows = L - t < chunk ? L - t : chunk;
-            size_t within = k.tokens - t < rows ? k.tokens - t : rows;
-            product(keys + t * K, K, queries, K, scores, rows, 0);
-            for (size_t side = 0; side < 2; side++) {
-                size_t at_side = 16 * side;
-                float *at = sums + at_side;
-                __m512 kept =
-                    soften(&soft[side], scores + at_side, within, rows, shares + at_side);
-                for (size_t d = 0; t && d < K; d++, at += QUERIES)
-                    _mm512_store_ps(at, _mm512_mul_ps(_mm512_load_ps(at), kept));
-            }
-            product(values + t, L, shares, rows, sums, K, t > 0);
-        }
+        Softmax soft[2];
+        pack_queries(&q, first, LOG2_E / sqrtf(width), r.K, r.queries);
+        attend_block(product, &r, soft);
         size_t count = q.tokens - first < QUERIES ? q.tokens - first : QUERIES;
-        unpack(soft, sums, count, out + first * q.stride, q.stride, width);
+        unpack(soft, r.sums, count, out + first * q.stride, q.stride, width);
     }
     memory->give(memory, room);
     return 1;

@@ -1,7 +1,4 @@
-"""The compiled kernels of the fused operators, where this install has them.
-
-Knows no graph: sessions take them for operators of `fused.py`'s domain, or run the definitions.
-"""
+"""The compiled kernels of `native`, where this install has them. Knows no graph and no tensor."""
 
 from __future__ import annotations
 
@@ -11,29 +8,25 @@ import logging
 import os
 from pathlib import Path
 
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
 from polyrank.errors import InputError
 
-__all__ = ["LEVELS", "kernels_level", "register_kernels"]
+__all__ = ["LEVELS", "LIBRARY", "kernels_level", "load_kernels"]
 
 LEVELS = ("off", "plain", "avx2", "avx512", "avx512-bf16", "amx")
 """What `POLYRANK_KERNELS` may ask for at most; without it, the best that the CPU has is taken."""
-_LIBRARY = Path(__file__).with_name("libkernels.so")
+LIBRARY = Path(__file__).with_name("libkernels.so")
 _log = logging.getLogger("polyrank")
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    if not _LIBRARY.exists():
+    if not LIBRARY.exists():
         return None
     try:
-        library = ctypes.CDLL(str(_LIBRARY))  # it stays open for all sessions
+        library = ctypes.CDLL(str(LIBRARY))  # it stays open for all sessions
         library.polyrank_kernels.restype = ctypes.c_char_p
         library.polyrank_threads.argtypes = [ctypes.c_size_t]
-        ort.SessionOptions().register_custom_ops_library(str(_LIBRARY))
-    except (OSError, AttributeError, ort_errors.Fail) as error:
+    except (OSError, AttributeError) as error:
         _log.warning("polyrank: runs without its compiled kernels, slower: %s", error)
         return None
     return library
@@ -53,9 +46,6 @@ def kernels_level() -> str:
     return "off" if library is None else str(library.polyrank_kernels().decode())
 
 
-def register_kernels(options: ort.SessionOptions) -> None:
-    """Let the session that this thread opens next, with these options, take the kernels."""
-    library = None if kernels_level() == "off" else _library()
-    if library is not None:
-        library.polyrank_threads(options.intra_op_num_threads)
-        options.register_custom_ops_library(str(_LIBRARY))
+def load_kernels() -> ctypes.CDLL | None:
+    """The library, or None where `kernels_level` is "off"."""
+    return None if kernels_level() == "off" else _library()

@@ -1,4 +1,4 @@
-/* The operators of `fused.py` as kernels for ONNX Runtime.
+/* The operators of `onnx_backend/fused.py` as kernels for ONNX Runtime; with packed.h, PyTorch's too.
  *
  * ONNX Runtime is reached through the table of functions that it hands over (its C API, which
  * is only ever added to), so no header of it is needed.
@@ -463,10 +463,21 @@ static int level_here = -1; /* once it is chosen */
 /* The level that runs: one of level_names. */
 VISIBLE const char *polyrank_kernels(void)
 {
-    if (level_here < 0)
+    if (level_here < 0) {
         level_here = chosen_level();
+        rows_here = rows_plain;
+#ifdef __x86_64__
+        if (level_here >= AVX2)
+            rows_here = level_here >= AVX512 ? rows_avx512 : rows_avx2;
+        product_here = level_here == AMX ? product_amx : product_avx512;
+#endif
+    }
     return level_names[level_here];
 }
+
+#ifdef __x86_64__
+#include "packed.h"
+#endif
 
 /* How many threads the session has that this thread opens next: how work is cut, not what comes of
  * it. */
@@ -483,13 +494,9 @@ VISIBLE Status *RegisterCustomOps(void *options, const Base *base)
         int attends = 0, multiplies = 0;
         polyrank_kernels();
         api = base->api(API);
-        rows_here = rows_plain;
 #ifdef __x86_64__
-        if (level_here >= AVX2)
-            rows_here = level_here >= AVX512 ? rows_avx512 : rows_avx2;
         attends = level_here >= AVX512_BF16; /* otherwise, fp32 by the definition */
         multiplies = level_here == AMX; /* otherwise, by the runtime's products */
-        product_here = multiplies ? product_amx : product_avx512;
 #endif
         TRY(create_domain("polyrank", &domain));
         for (size_t n = 0; n < sizeof operators / sizeof *operators; n++)
