@@ -1,7 +1,8 @@
 """Compiles the kernels of `src/polyrank/native` into the wheel, on Linux.
 
 With the machine's C compiler, or with the one in the `ziglang` package where there is none. A wheel
-without them is whole too: ONNX Runtime then runs the operators' definitions, slower.
+without them is whole too: ONNX Runtime then runs the operators' definitions, and PyTorch its own
+attention, slower.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _PLACE = "polyrank/libkernels.so"
 # -fno-...: nobody reads errno or traps. `omp simd` says which sums may be taken in another order.
 _FLAGS = [
-    "-O3", "-std=gnu11", "-shared", "-fPIC", "-s", "-fvisibility=hidden", "-fopenmp-simd",
-    "-fno-math-errno", "-fno-trapping-math",
+    "-O3", "-std=gnu11", "-shared", "-fPIC", "-pthread", "-s", "-fvisibility=hidden",
+    "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
 ]  # fmt: skip
 
 

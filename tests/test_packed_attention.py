@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from polyrank.errors import InputError
 from polyrank.kernels import kernels_level
 from polyrank.torch_backend import packed
 from polyrank.torch_backend.attention import Layout, attend, rope_tables
@@ -132,6 +134,40 @@ def test_the_lower_level_gives_the_same() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_layers_that_are_recomputed_and_tensors_kept_elsewhere_give_the_same_gradients() -> None:
+    q, k, v, gradient = inputs([20, 300], 2, 32)
+    at = layout([20, 300], torch.bfloat16)
+    wanted = run((q, k, v, gradient), [20, 300], torch.bfloat16)[1:]
+    qkv = torch.stack((q, k, v), 1).requires_grad_()
+    out = checkpoint(attend, qkv, at, use_reentrant=False)
+    assert isinstance(out, torch.Tensor)
+    out.backward(gradient)
+    assert qkv.grad is not None
+    assert torch.equal(qkv.grad, torch.stack(wanted, 1))
+    qkv.grad = None
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        out = attend(qkv, at)
+    out.backward(gradient)
+    assert torch.equal(qkv.grad, torch.stack(wanted, 1))
+
+
+def test_another_dtype_than_the_layouts_is_an_error() -> None:
+    qkv = torch.ones(9, 3, 1, 16)
+    with pytest.raises(InputError, match="expected bf16"):
+        attend(qkv, layout([9], torch.bfloat16))
+
+
+def test_a_default_device_is_not_where_the_starts_are_made() -> None:
+    given = inputs([20, 30], 2, 16, first_only=True)
+    wanted = run(given, [20, 30], torch.bfloat16, theta=1e4)
+    with torch.device("meta"):
+        q, k, v, _ = given
+        at = layout([20, 30], torch.bfloat16)
+        steps = [1e4 ** -(i / 16) for i in range(0, 16, 2)]
+        out = attend(torch.stack((k, v), 1), at, rope=rope_tables(steps, at, q.dtype), first=q)
+    assert torch.equal(out, wanted[0])
+
+
 IN_A_FORK = """
 import os, torch
 from polyrank.torch_backend.packed import attend_packed
@@ -147,7 +183,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_has_threads_of_its_own() -> None:
+def test_a_fork_attends_too() -> None:
     command = [sys.executable, "-W", "ignore", "-c", IN_A_FORK]
     subprocess.run(command, check=True, timeout=120)
 
@@ -156,7 +192,7 @@ def test_memory_that_ends_is_said_as_pytorch_says_it(monkeypatch: pytest.MonkeyP
     """The training loop knows it by these words."""
 
     class Kernels:
-        def polyrank_attention(self, task: object) -> int:
+        def polyrank_attention(self, task: object, threads: object) -> int:
             return 0
 
     monkeypatch.setattr(packed, "load_kernels", Kernels)

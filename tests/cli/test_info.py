@@ -61,7 +61,7 @@ def test_info_is_a_fact_a_line_where_people_do_not_look(polyrank: Run, tiny_mode
     facts = dict(line.split("\t") for line in ran.lines)
     assert facts["parameters"] == "310,273"
     assert facts["license"] == "not stated"
-    assert facts["runs_on"] == "torch cpu bf16, 1 threads"
+    assert facts["runs_on"] == f"torch cpu bf16, 1 threads, kernels {kernels_level()}"
 
 
 def test_languages_and_license_come_from_the_model_card(

@@ -111,9 +111,8 @@ def _runs_on(
         )
     except MissingDependencyError:
         return None
-    if choice.backend != "onnx":
-        return asdict(choice)
-    return asdict(choice) | {"kernels": kernels_level()}
+    runs_kernels = choice.backend == "onnx" or (choice.device, choice.dtype) == ("cpu", "bf16")
+    return asdict(choice) | ({"kernels": kernels_level()} if runs_kernels else {})
 
 
 def _readable(name: str, value: Any) -> str:

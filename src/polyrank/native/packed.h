@@ -6,7 +6,8 @@
  *
  * T tokens, H heads, K width of a head in whole tiles, L tokens of a pair in whole tiles */
 
-enum { CHUNK = 256 };
+enum { CHUNK = KEYS_AT_ONCE };
+#define WORTH_A_THREAD 4e6 /* values times queries and keys: about 100 us */
 
 /* One tensor of bf16: tokens at a stride, heads beside each other. */
 typedef struct { uint16_t *data; size_t stride; } Packed;
@@ -18,7 +19,7 @@ typedef struct {
     const float *cos, *sin;           /* [positions, width / 2]; NULL: no RoPE */
     float *logs;                      /* [queries, heads] log2 of a query's sum of exp(score) */
     Packed q, k, v, out, q_gradient, k_gradient, v_gradient, out_gradient;
-    size_t next;                      /* head of a pair that nobody has taken yet */
+    size_t next;                      /* head of a pair that nobody has taken: set here */
 } Attention;
 
 /* ---------------------------------------------------------------- rows */
@@ -149,7 +150,7 @@ WITH_BF16 static void forward_head(
     Room r;
     plan_room(&r, at->tokens, work->width);
     uint16_t *rows = (uint16_t *)place_room(&r, room); /* [L, K], or of 32 queries */
-    __attribute__((aligned(64))) float found[QUERIES * r.K];
+    float *found = (float *)(rows + r.L * r.K);        /* [32, K] */
     const uint16_t *q = head_of(work, &work->q, at->q_first, at->head);
     const uint16_t *k = head_of(work, &work->k, at->first, at->head);
     const uint16_t *v = head_of(work, &work->v, at->first, at->head);
@@ -187,6 +188,7 @@ typedef struct {
     uint16_t *shares, *score_gradients;          /* [CHUNK, queries] */
     uint32_t *score_pairs;                       /* [CHUNK / 2, 32] */
     float *logs, *products;                      /* [queries]: the latter O times its gradient */
+    float *found;                                /* [32, K] of any */
 } Gradients;
 
 /* Where `room` is NULL, only how many bytes it takes. */
@@ -218,6 +220,7 @@ static size_t place_gradients(
     PLACE(score_pairs, CHUNK / 2 * QUERIES);
     PLACE(logs, queries);
     PLACE(products, queries);
+    PLACE(found, QUERIES * K);
 #undef PLACE
     return bytes;
 }
@@ -248,15 +251,15 @@ WITH_BF16 static void differentiate(const Gradients *g, size_t block, size_t key
     }
 }
 
-/* Sums over a chunk's queries, for rows of keys from t on. */
-static void add_to_keys(Product product, const Gradients *g, size_t t, size_t rows, int add)
+/* Sums over so many queries of a chunk, for rows of keys from t on. */
+static void add_to_keys(
+    Product product, const Gradients *g, size_t queries, size_t t, size_t rows, int add)
 {
     for (size_t d = 0; d < g->K; d += 32) {
         size_t pairs = d / 32 * g->queries / 2 * 32, at = d / 32 * g->L * 32 + t * 32;
-        product(g->shares, g->queries, g->out_pairs + pairs, g->queries, g->value_sums + at, rows,
+        product(g->shares, g->queries, g->out_pairs + pairs, queries, g->value_sums + at, rows, add);
+        product(g->score_gradients, g->queries, g->q_pairs + pairs, queries, g->key_sums + at, rows,
                 add);
-        product(g->score_gradients, g->queries, g->q_pairs + pairs, g->queries, g->key_sums + at,
-                rows, add);
     }
 }
 
@@ -288,7 +291,7 @@ WITH_BF16 static void backward_head(
     place_gradients(&g, at->q_tokens, at->tokens, work->width, room);
     const size_t L = g.L, K = g.K, head = at->head;
     const float scale = 1 / sqrtf(work->width);
-    __attribute__((aligned(64))) float found[QUERIES * K];
+    float *found = g.found;
     const Softmax whole[2] = {{.sum = _mm512_set1_ps(1)}, {.sum = _mm512_set1_ps(1)}};
     const Packed *dq = &work->q_gradient, *dk = &work->k_gradient, *dv = &work->v_gradient;
     const uint16_t *q = head_of(work, &work->q, at->q_first, head);
@@ -309,7 +312,7 @@ WITH_BF16 static void backward_head(
         for (size_t t = 0; t < L; t += CHUNK) {
             size_t rows = L - t < CHUNK ? L - t : CHUNK;
             size_t keys = at->tokens - t < rows ? at->tokens - t : rows;
-            for (size_t block = 0; block < g.queries; block += QUERIES) {
+            for (size_t block = 0; block < count; block += QUERIES) {
                 pair_columns(g.q_rows + block * K, K, g.q_columns);
                 pair_columns(g.out_rows + block * K, K, g.out_columns);
                 product(g.keys + t * K, K, g.q_columns, K, g.scores, rows, 0);
@@ -317,7 +320,7 @@ WITH_BF16 static void backward_head(
                 differentiate(&g, block, keys, rows);
                 product(g.key_columns + t, L, g.score_pairs, rows, g.q_sums + block * K, K, t > 0);
             }
-            add_to_keys(product, &g, t, rows, first > 0);
+            add_to_keys(product, &g, (count + 31) / 32 * 32, t, rows, first > 0);
         }
         for (size_t block = 0; block < count; block += QUERIES) {
             size_t some = count - block < QUERIES ? count - block : QUERIES;
@@ -350,36 +353,64 @@ static Place place_of(const Attention *work, size_t n)
     return at;
 }
 
-/* Heads of pairs, each for whoever comes first, until none is left; called by every thread. 0, where
- * there is no memory. */
-VISIBLE int polyrank_attention(Attention *work)
+typedef struct { Attention *work; char *room; } Worker;
+
+/* Heads of pairs, each for whoever comes first, until none is left. */
+static void *some_heads(void *worker_)
 {
-    size_t bytes = 0, all = work->pairs * work->heads;
-    for (size_t n = 0; n < all; n += work->heads) {
-        Place at = place_of(work, n);
-        Room r;
-        Gradients g;
-        size_t needs = work->backward ?
-            place_gradients(&g, at.q_tokens, at.tokens, work->width, NULL) :
-            plan_room(&r, at.tokens, work->width) +
-                (at.tokens + 31) / 32 * 32 * ((work->width + 31) / 32 * 32) * sizeof(uint16_t);
-        bytes = needs > bytes ? needs : bytes;
-    }
-    char *room = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!room)
-        return 0;
+    const Worker *worker = worker_;
+    Attention *work = worker->work;
+    const size_t all = work->pairs * work->heads;
     Tiles others;
     if (product_here == product_amx)
         own_tiles(&others);
     for (size_t n; (n = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED)) < all;) {
         Place at = place_of(work, n);
         if (work->backward)
-            backward_head(work, product_here, &at, room);
+            backward_head(work, product_here, &at, worker->room);
         else
-            forward_head(work, product_here, &at, room);
+            forward_head(work, product_here, &at, worker->room);
     }
     if (product_here == product_amx)
         return_tiles(&others);
+    return NULL;
+}
+
+/* On so many threads at most, as far as they are worth it and the system gives them. 0, where there
+ * is no memory. */
+VISIBLE int polyrank_attention(Attention *work, size_t threads)
+{
+    const size_t width = work->width, K = (width + 31) / 32 * 32;
+    size_t bytes = 0, begun = 1;
+    double values = 0;
+    for (size_t n = 0; n < work->pairs; n++) {
+        Place at = place_of(work, n * work->heads);
+        Room r;
+        Gradients g;
+        size_t forward = plan_room(&r, at.tokens, width) + r.L * K * sizeof(uint16_t) +
+                         QUERIES * K * sizeof(float);
+        size_t needs = work->backward ?
+            place_gradients(&g, at.q_tokens, at.tokens, width, NULL) : forward;
+        bytes = needs > bytes ? needs : bytes;
+        values += (double)at.q_tokens * at.tokens * width * work->heads;
+    }
+    if (values < WORTH_A_THREAD * (threads - 1))
+        threads = 1 + values / WORTH_A_THREAD;
+    bytes = (bytes + 63) / 64 * 64;
+    size_t own = (threads * (sizeof(Worker) + sizeof(pthread_t)) + 63) / 64 * 64;
+    char *room = aligned_alloc(64, threads * bytes + own);
+    if (!room)
+        return 0;
+    Worker *workers = (Worker *)(room + threads * bytes);
+    pthread_t *ids = (pthread_t *)(workers + threads);
+    work->next = 0;
+    for (size_t n = 0; n < threads; n++)
+        workers[n] = (Worker){work, room + n * bytes};
+    while (begun < threads && !pthread_create(&ids[begun], NULL, some_heads, &workers[begun]))
+        begun++;
+    some_heads(workers);
+    for (size_t n = 1; n < begun; n++)
+        pthread_join(ids[n], NULL);
     free(room);
     return 1;
 }

@@ -6,14 +6,12 @@ T packed tokens, S pairs, H heads, K head width
 from __future__ import annotations
 
 import ctypes
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, cast
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from polyrank.errors import InputError
 from polyrank.kernels import kernels_level, load_kernels
 
 __all__ = ["attend_packed", "runs_packed"]
@@ -21,8 +19,8 @@ __all__ = ["attend_packed", "runs_packed"]
 
 def runs_packed(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether `attend_packed` takes such tensors on this machine."""
-    able = kernels_level() in ("avx512-bf16", "amx")
-    return able and device.type == "cpu" and dtype == torch.bfloat16
+    fits = device.type == "cpu" and dtype == torch.bfloat16
+    return fits and kernels_level() in ("avx512-bf16", "amx")
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -37,9 +35,16 @@ def attend_packed(
     Or [S, H, K] of keys and values [T, 2, H, K] and of `first` [S, H, K], each pair's first query.
     bf16; `starts` is [S + 1] int32; `rope` has cosines and sines, each fp32 [positions, K / 2] for
     as many as the longest pair has tokens. A pair's numbers depend on no other pair and no thread.
+
+    Raises InputError for another dtype.
     """
+    for x in (qkv, first):
+        if x is not None and x.dtype != torch.bfloat16:
+            raise InputError(f"expected bf16, which the batch's Layout is for, got {x.dtype}")
     cos, sin = rope or (None, None)
-    q_starts = starts if first is None else torch.arange(len(starts), dtype=torch.int32)
+    q_starts = starts
+    if first is not None:
+        q_starts = torch.arange(len(starts), dtype=torch.int32, device=starts.device)
     return cast(torch.Tensor, _Attend.apply(qkv, first, q_starts, starts, cos, sin))  # type: ignore[no-untyped-call]
 
 
@@ -58,11 +63,10 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        qkv, first, *_ = ctx.saved_tensors
+        saved = qkv, first, *_ = ctx.saved_tensors  # once, and alive while the kernel runs
         of_qkv, of_first = torch.empty_like(qkv), None if first is None else torch.empty_like(first)
         of_out = of_out.contiguous()
-        task = _task(*ctx.saved_tensors)
-        task.held += (of_out, of_qkv, of_first)
+        task = _task(*saved)
         task.backward = 1
         task.out_gradient = _of(of_out)
         task.q_gradient, task.k_gradient, task.v_gradient = map(_of, _split(of_qkv, of_first))
@@ -84,8 +88,6 @@ class _Task(ctypes.Structure):
         *((f"{name}_gradient", _Packed) for name in ("q", "k", "v", "out")),
         ("next", ctypes.c_size_t),
     )
-    held: tuple[torch.Tensor | None, ...]
-    """What it points to: a thread may still run when an interrupt has freed everything else."""
 
 
 def _split(qkv: torch.Tensor, first: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
@@ -93,8 +95,6 @@ def _split(qkv: torch.Tensor, first: torch.Tensor | None) -> tuple[torch.Tensor,
 
 
 def _of(x_THK: torch.Tensor) -> _Packed:
-    assert x_THK.dtype == torch.bfloat16
-    assert x_THK[0].is_contiguous()
     return _Packed(x_THK.data_ptr(), x_THK.stride(0))
 
 
@@ -110,25 +110,12 @@ def _task(
 ) -> _Task:
     numbers = [None if x is None else x.data_ptr() for x in (q_starts, starts, cos, sin, logs)]
     tensors = (_of(x) for x in (*_split(qkv, first), out))
-    task = _Task(len(starts) - 1, *qkv.shape[2:], 0, *numbers, *tensors)
-    task.held = (qkv, first, q_starts, starts, cos, sin, out, logs)
-    return task
+    return _Task(len(starts) - 1, *qkv.shape[2:], 0, *numbers, *tensors)
 
 
 def _run(task: _Task) -> None:
     kernels = load_kernels()
     assert kernels is not None
-    threads = torch.get_num_threads()
-    others = [
-        _threads(threads - 1, os.getpid()).submit(kernels.polyrank_attention, ctypes.byref(task))
-        for _ in range(threads - 1)
-    ]
-    done = [kernels.polyrank_attention(ctypes.byref(task)), *(o.result() for o in others)]
-    if not all(done):  # as PyTorch says it
+    threads = ctypes.c_size_t(torch.get_num_threads())
+    if not kernels.polyrank_attention(ctypes.byref(task), threads):  # as PyTorch says it
         raise RuntimeError("attention can't allocate memory")
-
-
-@cache
-def _threads(count: int, process: int) -> ThreadPoolExecutor:
-    """Of this process: a fork has none of its parent's."""
-    return ThreadPoolExecutor(count, "attention")
