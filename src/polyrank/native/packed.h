@@ -137,7 +137,7 @@ WITH_BF16 static void columns_of(const uint16_t *rows, size_t L, size_t K, uint1
 
 /* ---------------------------------------------------------------- one head of one pair */
 
-typedef struct { size_t pair, head, q_first, q_tokens, first, tokens; } Place;
+typedef struct { size_t head, q_first, q_tokens, first, tokens; } Place;
 
 static const uint16_t *head_of(const Attention *work, const Packed *x, size_t token, size_t head)
 {
@@ -346,7 +346,7 @@ WITH_BF16 static void backward_head(
 static Place place_of(const Attention *work, size_t n)
 {
     size_t pair = n / work->heads;
-    Place at = {.pair = pair, .head = n % work->heads, .q_first = work->q_starts[pair],
+    Place at = {.head = n % work->heads, .q_first = work->q_starts[pair],
                 .first = work->starts[pair]};
     at.q_tokens = work->q_starts[pair + 1] - at.q_first;
     at.tokens = work->starts[pair + 1] - at.first;
@@ -381,7 +381,7 @@ static void *some_heads(void *worker_)
 VISIBLE int polyrank_attention(Attention *work, size_t threads)
 {
     const size_t width = work->width, K = (width + 31) / 32 * 32;
-    size_t bytes = 0, begun = 1;
+    size_t bytes = 0, begun = 1, all = work->pairs * work->heads;
     double values = 0;
     for (size_t n = 0; n < work->pairs; n++) {
         Place at = place_of(work, n * work->heads);
@@ -396,6 +396,7 @@ VISIBLE int polyrank_attention(Attention *work, size_t threads)
     }
     if (values < WORTH_A_THREAD * (threads - 1))
         threads = 1 + values / WORTH_A_THREAD;
+    threads = threads < all ? threads : all + !all;
     bytes = (bytes + 63) / 64 * 64;
     size_t own = (threads * (sizeof(Worker) + sizeof(pthread_t)) + 63) / 64 * 64;
     char *room = aligned_alloc(64, threads * bytes + own);
