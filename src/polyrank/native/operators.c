@@ -465,13 +465,14 @@ static int level_here = -1; /* once it is chosen */
 VISIBLE const char *polyrank_kernels(void)
 {
     if (level_here < 0) {
-        level_here = chosen_level();
+        int level = chosen_level();
         rows_here = rows_plain;
 #ifdef __x86_64__
-        if (level_here >= AVX2)
-            rows_here = level_here >= AVX512 ? rows_avx512 : rows_avx2;
-        product_here = level_here == AMX ? product_amx : product_avx512;
+        if (level >= AVX2)
+            rows_here = level >= AVX512 ? rows_avx512 : rows_avx2;
+        product_here = level == AMX ? product_amx : product_avx512;
 #endif
+        level_here = level; /* at last: another thread may look meanwhile */
     }
     return level_names[level_here];
 }
