@@ -150,6 +150,12 @@ WITH_BF16 static inline __m512 power_of_2(__m512 x)
     return _mm512_scalef_ps(y, whole);
 }
 
+/* Which of 16 values from d on a row of `width` has. */
+static inline __mmask16 left_of(size_t width, size_t d)
+{
+    return d >= width ? 0 : width - d < 16 ? (1u << (width - d)) - 1 : 0xffff;
+}
+
 /* A head's part of a token's row of [T, D], and its bias. */
 typedef struct { const float *x, *bias; size_t tokens, stride, width; } Head;
 
@@ -158,8 +164,7 @@ WITH_BF16 static inline __m512 head_values(const Head *head, size_t token, size_
 {
     if (token >= head->tokens || d >= head->width)
         return _mm512_setzero_ps();
-    size_t left = head->width - d;
-    __mmask16 mask = left < 16 ? (1u << left) - 1 : 0xffff;
+    __mmask16 mask = left_of(head->width, d);
     __m512 x = _mm512_maskz_loadu_ps(mask, head->x + token * head->stride + d);
     return head->bias ? _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, head->bias + d)) : x;
 }
@@ -251,7 +256,7 @@ WITH_BF16 static void unpack(
             for (size_t i = 0; i < 16; i++)
                 x[i] = (__m512i)_mm512_mul_ps(_mm512_load_ps(c + (d + i) * QUERIES + side), by);
             transpose(x);
-            __mmask16 mask = width - d < 16 ? (1u << (width - d)) - 1 : 0xffff;
+            __mmask16 mask = left_of(width, d);
             for (size_t i = 0; i < 16 && side + i < count; i++)
                 _mm512_mask_storeu_ps(out + (side + i) * stride + d, mask, (__m512)x[i]);
         }

@@ -39,9 +39,10 @@ WITH_BF16 static void turn(const Attention *work, size_t position, float back, f
     }
 }
 
-static inline __mmask16 left_of(size_t width, size_t d)
+/* 16 values of bf16 as fp32. */
+WITH_BF16 static inline __m512 widened(__m256i x)
 {
-    return d >= width ? 0 : width - d < 16 ? (1u << (width - d)) - 1 : 0xffff;
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
 /* Tokens from the first on of one head, [L, K], zeros around; times `scale`. */
@@ -56,11 +57,9 @@ WITH_BF16 static void read_rows(
             continue;
         }
         const uint16_t *row = from + (first + t) * stride;
-        for (size_t d = 0; d < K; d += 16) {
-            __m256i bits = _mm256_maskz_loadu_epi16(left_of(work->width, d), row + d);
-            _mm512_store_ps(x + d, _mm512_castsi512_ps(
-                _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
-        }
+        for (size_t d = 0; d < K; d += 16)
+            _mm512_store_ps(x + d, widened(
+                _mm256_maskz_loadu_epi16(left_of(work->width, d), row + d)));
         if (turned)
             turn(work, first + t, 1, x);
         for (size_t d = 0; d < K; d += 16)
@@ -139,7 +138,7 @@ WITH_BF16 static void columns_of(const uint16_t *rows, size_t L, size_t K, uint1
 
 typedef struct { size_t head, q_first, q_tokens, first, tokens; } Place;
 
-static const uint16_t *head_of(const Attention *work, const Packed *x, size_t token, size_t head)
+static uint16_t *head_of(const Attention *work, const Packed *x, size_t token, size_t head)
 {
     return x->data + token * x->stride + head * work->width;
 }
@@ -154,7 +153,7 @@ WITH_BF16 static void forward_head(
     const uint16_t *q = head_of(work, &work->q, at->q_first, at->head);
     const uint16_t *k = head_of(work, &work->k, at->first, at->head);
     const uint16_t *v = head_of(work, &work->v, at->first, at->head);
-    uint16_t *out = (uint16_t *)head_of(work, &work->out, at->q_first, at->head);
+    uint16_t *out = head_of(work, &work->out, at->q_first, at->head);
     float *logs = work->logs + at->q_first * work->heads + at->head;
     read_rows(work, k, work->k.stride, 0, at->tokens, 1, 1, r.L, r.K, r.keys);
     read_rows(work, v, work->v.stride, 0, at->tokens, 0, 1, r.L, r.K, rows);
@@ -183,7 +182,7 @@ typedef struct {
     float *key_sums, *value_sums;                /* [K / 32][L, 32] */
     uint16_t *q_rows, *out_rows;                 /* [queries, K]: of Q, and of O's gradient */
     uint32_t *q_pairs, *out_pairs;               /* [K / 32][queries / 2, 32] */
-    uint32_t *q_columns, *out_columns;           /* [K / 2, 32] of a block */
+    uint32_t *q_columns, *out_columns;           /* [queries / 32][K / 2, 32] */
     float *q_sums, *scores, *share_gradients;    /* [K, 32], [CHUNK, 32], [CHUNK, 32] */
     uint16_t *shares, *score_gradients;          /* [CHUNK, queries] */
     uint32_t *score_pairs;                       /* [CHUNK / 2, 32] */
@@ -210,8 +209,8 @@ static size_t place_gradients(
     PLACE(out_rows, queries * K);
     PLACE(q_pairs, queries * K / 2);
     PLACE(out_pairs, queries * K / 2);
-    PLACE(q_columns, K / 2 * QUERIES);
-    PLACE(out_columns, K / 2 * QUERIES);
+    PLACE(q_columns, queries * K / 2);
+    PLACE(out_columns, queries * K / 2);
     PLACE(q_sums, queries * K);
     PLACE(scores, CHUNK * QUERIES);
     PLACE(share_gradients, CHUNK * QUERIES);
@@ -274,9 +273,7 @@ WITH_BF16 static void read_queries(
             __m256i x = _mm256_maskz_loadu_epi16(
                 left_of(work->width, d), out + (first + t) * work->out.stride + d);
             __m256i y = _mm256_load_si256((const __m256i *)(g->out_rows + t * g->K + d));
-            sum = _mm512_fmadd_ps(
-                _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)),
-                _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(y), 16)), sum);
+            sum = _mm512_fmadd_ps(widened(x), widened(y), sum);
         }
         g->products[t] = _mm512_reduce_add_ps(sum);
         g->logs[t] = t < count ?
@@ -308,15 +305,19 @@ WITH_BF16 static void backward_head(
                   g.out_rows);
         pair_rows(g.q_rows, g.queries, K, g.q_pairs);
         pair_rows(g.out_rows, g.queries, K, g.out_pairs);
+        for (size_t block = 0; block < count; block += QUERIES) {
+            pair_columns(g.q_rows + block * K, K, g.q_columns + block * K / 2);
+            pair_columns(g.out_rows + block * K, K, g.out_columns + block * K / 2);
+        }
         read_queries(work, at, &g, first, count);
         for (size_t t = 0; t < L; t += CHUNK) {
             size_t rows = L - t < CHUNK ? L - t : CHUNK;
             size_t keys = at->tokens - t < rows ? at->tokens - t : rows;
             for (size_t block = 0; block < count; block += QUERIES) {
-                pair_columns(g.q_rows + block * K, K, g.q_columns);
-                pair_columns(g.out_rows + block * K, K, g.out_columns);
-                product(g.keys + t * K, K, g.q_columns, K, g.scores, rows, 0);
-                product(g.values + t * K, K, g.out_columns, K, g.share_gradients, rows, 0);
+                const uint32_t *q_block = g.q_columns + block * K / 2;
+                const uint32_t *out_block = g.out_columns + block * K / 2;
+                product(g.keys + t * K, K, q_block, K, g.scores, rows, 0);
+                product(g.values + t * K, K, out_block, K, g.share_gradients, rows, 0);
                 differentiate(&g, block, keys, rows);
                 product(g.key_columns + t, L, g.score_pairs, rows, g.q_sums + block * K, K, t > 0);
             }
@@ -327,17 +328,16 @@ WITH_BF16 static void backward_head(
             unpack(whole, g.q_sums + block * K, some, found, K, K);
             for (size_t i = 0, t = first + block; i < some; i++, t++)
                 write_row(work, found + i * K, scale, 1, t,
-                          (uint16_t *)head_of(work, dq, at->q_first + t, head));
+                          head_of(work, dq, at->q_first + t, head));
         }
     }
     for (size_t t = 0; t < at->tokens; t++) {
         for (size_t d = 0; d < K; d += 32) /* scores were in powers of 2 */
             memcpy(found + d, g.key_sums + d * L + t * 32, 32 * sizeof *found);
-        write_row(work, found, 1 / LOG2_E, 1, t,
-                  (uint16_t *)head_of(work, dk, at->first + t, head));
+        write_row(work, found, 1 / LOG2_E, 1, t, head_of(work, dk, at->first + t, head));
         for (size_t d = 0; d < K; d += 32)
             memcpy(found + d, g.value_sums + d * L + t * 32, 32 * sizeof *found);
-        write_row(work, found, 1, 0, t, (uint16_t *)head_of(work, dv, at->first + t, head));
+        write_row(work, found, 1, 0, t, head_of(work, dv, at->first + t, head));
     }
 }
 
